@@ -45,9 +45,16 @@ advertised_name = "Polar H10"     # the beginning of the name that the sensor ad
 # port = 443
 # region = "DE"
 
-# Limits for this patient, where they differ from the defaults. config/limits.py lists all of them, with units and sources.
+# Limits for this patient, where they differ from the defaults. config/*_limits.py list all of them, with units and sources.
 # [limits]
 # tachycardia_rate = 140          # beats a minute
+
+# What is known of this patient's heart, so that the same signal is judged as it must be. What is absent is not known.
+# [contexts]
+# known_af = true                 # atrial fibrillation is known
+# paced = true                    # the patient has a pacemaker
+# bundle_branch_block = true      # wide QRS complexes are known to be conducted
+# age_years = 71                  # from 0 to 130
 """
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
+from config.contexts import NO_CONTEXTS, ContextError, Contexts, make_contexts
 from config.endpoint import (
     ALLOWED_HOST,
     ALLOWED_PORT,
@@ -21,7 +22,8 @@ from config.endpoint import (
     parse_listed,
     parse_port,
 )
-from config.limits import DEFAULT_LIMITS, LimitError, Limits
+from config.limit import LimitError
+from config.limits import DEFAULT_LIMITS, Limits
 from config.regions import ALLOWED_REGION
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -105,6 +107,8 @@ class Settings:
     """Which waveforms of the subject are sent; the others stay on the hub for the retention time."""
     endpoints: tuple[ListedEndpoint, ...] = ()
     """Servers beside the clinic's that this hub may connect to."""
+    contexts: Contexts = NO_CONTEXTS
+    """What is known of the subject's heart."""
 
     @property
     def radios(self) -> tuple[str, ...]:
@@ -165,7 +169,7 @@ class _SettingsParser:
         self._path, self._table = path, table
 
     def parse(self) -> Settings:
-        known = {"hub", "subject", "data", "radio", "upload", "clinic", "sensor", "limits", "endpoint"}
+        known = {"hub", "subject", "data", "radio", "upload", "clinic", "sensor", "limits", "contexts", "endpoint"}
         self._reject_unknown_keys(self._table, "", known)
         clinic = self._require(self._table, "", "clinic", dict, "a [clinic] table")
         self._reject_unknown_keys(clinic, "clinic.", {"host", "port", "registration", "identity", "region"})
@@ -181,6 +185,7 @@ class _SettingsParser:
             limits=self._parse_limits(),
             upload=self._parse_upload(),
             endpoints=self._check_endpoint("", lambda: parse_listed(self._table.get("endpoint", []))),
+            contexts=self._parse_contexts(),
         )
 
     def _error(self, key: str, value: object, allowed: str) -> SettingsError:
@@ -290,4 +295,13 @@ class _SettingsParser:
         try:
             return DEFAULT_LIMITS.with_values(table)
         except LimitError as error:
+            raise SettingsError(f"{self._path}: {error}") from error
+
+    def _parse_contexts(self) -> Contexts:
+        table = self._table.get("contexts", {})
+        if not isinstance(table, dict):
+            raise self._error("contexts", table, "a [contexts] table")
+        try:
+            return make_contexts(table)
+        except ContextError as error:
             raise SettingsError(f"{self._path}: {error}") from error

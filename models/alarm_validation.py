@@ -1,13 +1,15 @@
 """Monitors of signal quality and rhythm, and a quality gate that holds back findings which noise can imitate."""
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from models.findings import Finding
+from models.rules.shared_episodes import RULE
 from models.signal.chain import EcgChain
+from models.signal.latest import Latest
 from models.signal.resample import RATE_HZ
+from models.ventricular_monitor import VentricularMonitor
 
 if TYPE_CHECKING:
     from models.inference.ecg_quality import EcgQuality, QualityClassification
@@ -18,6 +20,10 @@ QUALITY_WINDOW_S: Final = 10.0
 
 RHYTHM_PERIOD_S: Final = 10.0
 RHYTHM_WINDOW_S: Final = 30.0
+
+RECORDING_S: Final = (9.0, 60.0)
+"""A stretch of this length is a recording made on demand: hand-held devices record 30 s, and those of the PhysioNet/CinC
+Challenge 2017 last 9 to 61 s. It gets one verdict at its end if no two consecutive windows agreed before."""
 
 BASELINE_SETTLING_S: Final = 1.0
 """The baseline of the newest second of a strip is provisional (`EcgChain.strip`)."""
@@ -34,7 +40,7 @@ MAX_BAD_SHARE: Final = 0.5
 MORPHOLOGY_KINDS: Final = frozenset({"vt", "v_run", "bigeminy", "trigeminy"})
 RHYTHM_KINDS: Final = frozenset({"af"})
 """Kinds of findings that noise can imitate, by morphology or by rhythm. Pause and bradycardia check the signal themselves, and
-tachycardia is too urgent to wait."""
+tachycardia is too urgent to wait. The ventricular monitor, which also reports `vt`, knows noise as a class of its own."""
 
 RHYTHM_FINDING_KINDS: Final = {"N": "rhythm_normal", "A": "rhythm_af", "O": "rhythm_other"}
 
@@ -67,7 +73,7 @@ class QualityMonitor:
     def __init__(self, model: "EcgQuality | None") -> None:
         self._model = model
         self._next_s = QUALITY_WINDOW_S + BASELINE_SETTLING_S
-        self._recent_bad = deque[bool](maxlen=AF_QUALITY_WINDOWS)
+        self._recent_bad = Latest[bool](AF_QUALITY_WINDOWS)
         self.windows_classified = 0
         self._bad: _Episode | None = None
 
@@ -122,15 +128,21 @@ class QualityMonitor:
 
 
 class RhythmMonitor:
-    """Classifies the rhythm of the last 30 s every ten seconds; reports a rhythm when two consecutive windows agree."""
+    """Classifies the rhythm of the last 30 s every ten seconds; reports a rhythm when two consecutive windows agree.
+
+    A short recording in which none was reported gets the verdict of the mean of its windows (`RECORDING_S`).
+    """
 
     def __init__(self, model: "EcgRhythm | None") -> None:
         self._model = model
         self._next_s = RHYTHM_WINDOW_S + BASELINE_SETTLING_S
-        self._af_probabilities = deque[float](maxlen=RHYTHM_WINDOWS)
+        self._af_probabilities = Latest[float](RHYTHM_WINDOWS)
         self._last_label: str | None = None
         self._reported_episode: _Episode | None = None
         self._reported_label: str | None = None
+        self._stretch_s = 0.0
+        self._windows: list[tuple[float, ...]] | None = []
+        """The probabilities of the windows of this stretch; None once it cannot get a verdict of its own."""
 
     def step(self, chain: EcgChain) -> Iterator[Finding]:
         """Classify the newest window when it is due; call this at every hop."""
@@ -145,6 +157,8 @@ class RhythmMonitor:
         classification = self._model.classify(mv[-count:])
         if classification.inconclusive is None:
             self._af_probabilities.append(classification.probabilities[1])
+        if self._windows is not None and any(classification.probabilities):
+            self._windows.append(classification.probabilities)
         yield from self._update_rhythm(classification, end_s)
 
     @property
@@ -160,11 +174,22 @@ class RhythmMonitor:
             and sum(self._af_probabilities) < RHYTHM_WINDOWS * AF_EXCLUDED_PROBABILITY
         )
 
-    def gap(self, start_s: float) -> Iterator[Finding]:
-        """End the current episode: there is no signal from `start_s` on."""
+    def gap(self, start_s: float, seconds: float, chain: EcgChain) -> Iterator[Finding]:
+        """End the current episode: there is no signal for `seconds` from `start_s` on."""
         yield from self._end_episode(start_s)
+        shortest_s, longest_s = RECORDING_S
+        if self._model and self._windows is not None and shortest_s <= start_s - self._stretch_s <= longest_s:
+            yield self._judge_recording(self._model, start_s, chain)
         self._af_probabilities.clear()
         self._last_label = None
+        self._stretch_s, self._windows = start_s + seconds, []
+
+    def _judge_recording(self, model: "EcgRhythm", end_s: float, chain: EcgChain) -> Finding:
+        _, mv = chain.strip(max(self._stretch_s, end_s - RHYTHM_WINDOW_S), end_s)
+        verdict = model.classify_recording(mv[-round(RHYTHM_WINDOW_S * RATE_HZ) :], self._windows or [])
+        kind = RHYTHM_FINDING_KINDS.get(verdict.inconclusive or verdict.label, "rhythm")
+        source = f"{model.name}@{model.version}"
+        return Finding(kind, self._stretch_s, end_s, source, verdict.probability, inconclusive=verdict.inconclusive)
 
     def _update_rhythm(self, classification: "RhythmClassification", end_s: float) -> Iterator[Finding]:
         label = classification.inconclusive or classification.label
@@ -178,6 +203,7 @@ class RhythmMonitor:
         source = f"{self._model.name}@{self._model.version}"
         self._reported_episode = _Episode(onset_s, source, classification.inconclusive, classification.probability)
         self._reported_label = label
+        self._windows = None
         yield self._finding(label, None)
 
     def _end_episode(self, end_s: float) -> Iterator[Finding]:
@@ -195,8 +221,8 @@ class RhythmMonitor:
 class QualityGate:
     """Holds back findings that noise can imitate while the signal is bad; they are reported as inconclusive instead."""
 
-    def __init__(self, quality: QualityMonitor, rhythm: RhythmMonitor) -> None:
-        self._quality, self._rhythm = quality, rhythm
+    def __init__(self, quality: QualityMonitor, rhythm: RhythmMonitor, ventricles: VentricularMonitor) -> None:
+        self._quality, self._rhythm, self._ventricles = quality, rhythm, ventricles
         self._held_back: dict[tuple[str, float], Finding] = {}
         self._windows_classified = 0
 
@@ -232,7 +258,9 @@ class QualityGate:
             if self._quality.is_mostly_bad:
                 return "noise"
             return "disagreement" if self._rhythm.is_af_excluded else None
-        if finding.kind in MORPHOLOGY_KINDS:
+        if finding.kind in MORPHOLOGY_KINDS and finding.source.startswith(RULE):
+            if self._ventricles.is_noise(max(finding.onset_s, chain.end_s - QUALITY_WINDOW_S), chain.end_s):
+                return "noise"
             classification = self._quality.classify_window(chain, chain.end_s)
             return classification.reason or "noise" if classification and classification.label == "bad" else None
         return None

@@ -1,5 +1,6 @@
 """Classifies half a minute of one ECG lead as normal, atrial fibrillation, other rhythm or noise (model `ecg_rhythm`)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -127,6 +128,17 @@ class EcgRhythm(ModelSession):
         if reason:
             return RhythmClassification(CLASSES[-1], 0.0, (0.0,) * len(CLASSES), reason)
         return self._choose_class(self.probabilities(features(windows(mv)))[0])
+
+    def classify_recording(self, mv: Values, earlier: Sequence[Sequence[float]]) -> RhythmClassification:
+        """Classify a recording by the mean over its windows: the last one, as for `classify`, and the probabilities of others.
+
+        Raises:
+            ValueError: as `classify`.
+        """
+        last = self.classify(mv)
+        if not any(last.probabilities):
+            return last
+        return self._choose_class(np.array([*earlier, last.probabilities]).mean(0))
 
     def _choose_class(self, probability: Values) -> RhythmClassification:
         best = int(probability.argmax())

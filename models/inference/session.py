@@ -3,8 +3,8 @@
 The released files are int8 models in ONNX's QDQ form (QuantizeLinear and DequantizeLinear nodes): most layers store their
 weights as int8. That describes the files, not the arithmetic. ONNX Runtime's CPU provider, as configured here, dequantises the
 weights to float32 once, when it loads a model, and runs most kernels in float32. Only the convolutions that a file holds as
-QLinearConv compute in int8: one in `ecg_quality`, two each in `ppg_quality` and `rr_af`. At the QuantizeLinear nodes that
-remain, activations are still rounded to 8 bits.
+QLinearConv compute in int8: one each in `ecg_organised` and `ecg_quality`, two each in `ppg_quality` and
+`rr_af`. At the QuantizeLinear nodes that remain, activations are still rounded to 8 bits.
 """
 
 from collections.abc import Mapping
@@ -49,6 +49,7 @@ class ModelSession:
         options.add_session_config_entry(*ONE_POOL)
         try:
             self._session = onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
+            self._session._model_bytes = None  # pyright: ignore[reportPrivateUsage]  only needed to build the session anew
             self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
             self.name, self.version = self.metadata["name"], self.metadata["version"]
             (self._input,) = (source.name for source in self._session.get_inputs())

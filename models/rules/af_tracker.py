@@ -6,9 +6,12 @@ not, each transient or stable (forward-backward smoothing at a fixed lag, Rabine
 minutes late, when the windows after it are known. The AF burden waits for these labels; alerts do not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import log
 from typing import Final, NamedTuple
+
+from models.signal.latest import Latest
 
 STEP_BEATS: Final = 4
 """The model runs at every fourth beat: windows of 64 beats change slowly, and a decision comes at most 3 beats later."""
@@ -38,10 +41,29 @@ BLOCK_STEPS: Final = 8
 MAX_UNKNOWN_S: Final = 30.0
 """Longer unknown time ends an episode: it could hide a whole AF episode (ESC 2024: the shortest AF lasts 30 s)."""
 
+BRIEF_EPISODE_S: Final = 600.0
+"""Episodes shorter than this are brief. Longer AF hardly ever comes from another rhythm that looks like it for a while."""
+
+ALERT_EVIDENCE: Final = 12.0
+"""Evidence that an episode must have to be raised: the sum of the log-odds of its steps, as in a sequential probability ratio
+test (Wald 1945). Clear AF reaches it after some 50 s, a rhythm that looks like AF now and then hardly ever (decision 35)."""
+
+REPETITION_IN_AF: Final = 2.0
+"""Repetition of intervals (`models.rules.af_repetition`) up to which it is no evidence against AF: 95 % of the windows of AF in
+ltafdb are below it. Each 1 above it lowers the log-odds of a window by 1, in the evidence for alerts only."""
+
+BRIEF_EVIDENCE: Final = 4.0
+MAX_BRIEF: Final = 4
+"""Each brief episode that was raised within the last day, and ended in another rhythm, adds the first to the evidence that the
+next one needs, the latest four at most: what looks like AF in a person does so again. The burden counts every episode."""
+
+BRIEF_MEMORY_S: Final = 86_400.0
+
 _MIN_PROBABILITY: Final = 1e-6
 
 StateProbabilities = tuple[float, ...]
 """Probabilities of the states: stable other rhythm, transient other rhythm, transient AF, stable AF."""
+
 
 _UNIFORM: Final[StateProbabilities] = (0.25, 0.25, 0.25, 0.25)
 
@@ -99,6 +121,7 @@ class _Step(NamedTuple):
     start_s: float
     end_s: float
     known: bool
+    evidence: float
     odds: float
     forward: StateProbabilities
 
@@ -106,11 +129,15 @@ class _Step(NamedTuple):
 class AfTracker:
     """Labels every stretch of a recording and reports AF episodes, from the probabilities of windows.
 
-    An episode is raised when a window reaches the threshold and smoothing labels at least the minimum duration before it as AF.
-    It ends where the labels do.
+    An episode is raised when a window reaches the threshold, smoothing labels at least the minimum duration before it AF, and
+    there is enough evidence: `ALERT_EVIDENCE`, and more after brief episodes. An episode ends where the labels do.
+
+    Attributes:
+        open_onset_s: onset of the episode that was raised and has not ended; None without one.
     """
 
-    def __init__(self, on_threshold: float, min_duration_s: float) -> None:
+    def __init__(self, on_threshold: float, min_duration_s: float, brief_ages_s: Iterable[float] = ()) -> None:
+        """Start a stream at the time 0; `brief_ages_s`: see `brief_ages_s`, as returned at that time."""
         self._on_threshold, self._min_duration_s = on_threshold, min_duration_s
         self._pending: list[_Step] = []
         self._labelled: list[Stretch] = []
@@ -118,14 +145,22 @@ class AfTracker:
         self._labelled_to_s: float | None = None
         self._onset_s: float | None = None
         self._last_af_s = 0.0
-        self._open_onset_s: float | None = None
+        self._labelled_evidence = 0.0
+        """Evidence in the labelled steps since `_onset_s`."""
+        self.open_onset_s: float | None = None
+        self._brief_ends_s = Latest[float](MAX_BRIEF, (-age_s for age_s in brief_ages_s))
 
-    @property
-    def has_open_episode(self) -> bool:
-        """Whether an episode was raised and has not ended."""
-        return self._open_onset_s is not None
+    def add_time_away(self, seconds: float) -> None:
+        """Add the time between the end of an earlier stream and this one to the ages of brief episodes."""
+        self._brief_ends_s = Latest[float](MAX_BRIEF, (end_s - seconds for end_s in self._brief_ends_s))
 
-    def add_window(self, now_s: float, first_s: float, middle_s: float, probability: float | None) -> Iterator[Episode]:
+    def brief_ages_s(self, now_s: float) -> list[float]:
+        """Return how long ago the latest brief episodes ended, for the next tracker of this patient."""
+        return [now_s - end_s for end_s in self._brief_ends_s]
+
+    def add_window(
+        self, now_s: float, first_s: float, middle_s: float, probability: float | None, repetition: float
+    ) -> Iterator[Episode]:
         """Process one window; yields an episode when it is raised and again when it ends.
 
         Args:
@@ -133,24 +168,23 @@ class AfTracker:
             first_s: its first beat. If no window came before, its label applies from there.
             middle_s: the beat in its middle. Its label applies from the middle of the window before up to here.
             probability: of AF; None where the model is inconclusive.
+            repetition: how much its intervals repeat, see `measure_repetition`.
         """
         if self._labelled_to_s is None and probability is None:
             return
         start_s = first_s if self._labelled_to_s is None else self._labelled_to_s
         self._labelled_to_s = max(middle_s, start_s)
-        odds = 1.0
+        odds, evidence = 1.0, 0.0
         if probability is not None:
             clipped = min(max(probability, _MIN_PROBABILITY), 1 - _MIN_PROBABILITY)
             odds = (clipped / (1 - clipped)) ** EVIDENCE_PER_STEP
+            evidence = log(odds) - EVIDENCE_PER_STEP * max(0.0, repetition - REPETITION_IN_AF)
         self._forward = _apply_evidence(_multiply(self._forward, _TRANSPOSED), odds)
-        self._pending.append(_Step(start_s, self._labelled_to_s, probability is not None, odds, self._forward))
+        self._pending.append(_Step(start_s, self._labelled_to_s, probability is not None, evidence, odds, self._forward))
         if len(self._pending) >= LAG_STEPS + BLOCK_STEPS:
             yield from self._label_oldest(BLOCK_STEPS, now_s)
-        if self._open_onset_s is None and probability is not None and probability >= self._on_threshold:
-            onset_s = self._current_af_onset()
-            if onset_s is not None and now_s - onset_s >= self._min_duration_s:
-                self._open_onset_s = onset_s
-                yield Episode(onset_s, None, now_s)
+        if self.open_onset_s is None and probability is not None and probability >= self._on_threshold:
+            yield from self._raise_episode(now_s)
 
     def end(self, last_s: float) -> Iterator[Episode]:
         """End the recording, or a part of it before a long gap, at the beat at `last_s`.
@@ -162,7 +196,8 @@ class AfTracker:
             self._pending[-1] = step._replace(end_s=max(last_s, step.end_s))
             yield from self._label_oldest(len(self._pending), last_s)
         yield from self._close_episode(last_s)
-        self._forward, self._labelled_to_s, self._onset_s = _UNIFORM, None, None
+        self._forward, self._labelled_to_s = _UNIFORM, None
+        self._onset_s, self._labelled_evidence = None, 0.0
 
     def take_labelled(self) -> list[Stretch]:
         """Return the stretches labelled since the last call, in order and contiguous."""
@@ -179,15 +214,28 @@ class AfTracker:
             if af:
                 self._onset_s = step.start_s if self._onset_s is None else self._onset_s
                 self._last_af_s = step.end_s
+                self._labelled_evidence += step.evidence
             elif af is not None or step.end_s - self._last_af_s > MAX_UNKNOWN_S:
-                self._onset_s = None
-                if self._open_onset_s is not None and step.end_s > self._open_onset_s:
+                self._onset_s, self._labelled_evidence = None, 0.0
+                if self.open_onset_s is not None and step.end_s > self.open_onset_s:
+                    if self._last_af_s - self.open_onset_s < BRIEF_EPISODE_S and af is not None:
+                        self._brief_ends_s.append(self._last_af_s)
                     yield from self._close_episode(now_s)
 
     def _close_episode(self, now_s: float) -> Iterator[Episode]:
-        if self._open_onset_s is not None:
-            yield Episode(self._open_onset_s, max(self._last_af_s, self._open_onset_s), now_s)
-        self._open_onset_s = None
+        if self.open_onset_s is not None:
+            yield Episode(self.open_onset_s, max(self._last_af_s, self.open_onset_s), now_s)
+        self.open_onset_s = None
+
+    def _raise_episode(self, now_s: float) -> Iterator[Episode]:
+        """Yield the episode that lasts up to the newest window, if it is long enough and there is enough evidence for it."""
+        onset_s, evidence = self._find_current_af()
+        if onset_s is None or now_s - onset_s < self._min_duration_s:
+            return
+        brief = sum(now_s - end_s < BRIEF_MEMORY_S for end_s in self._brief_ends_s)
+        if evidence >= ALERT_EVIDENCE + BRIEF_EVIDENCE * brief:
+            self.open_onset_s = onset_s
+            yield Episode(onset_s, None, now_s)
 
     def _smooth(self) -> list[bool]:
         """Return whether each pending step is more likely AF than not, given all windows before and after it."""
@@ -200,16 +248,17 @@ class AfTracker:
             backward = _multiply(_apply_evidence(backward, step.odds), _TRANSITIONS)
         return out[::-1]
 
-    def _current_af_onset(self) -> float | None:
-        """Return the onset of the AF that lasts up to the newest window, by the provisional labels; None without AF."""
-        onset_s: float | None = None
+    def _find_current_af(self) -> tuple[float | None, float]:
+        """Return onset and evidence of the AF that lasts up to the newest window, by provisional labels; None without AF."""
+        onset_s, evidence = None, 0.0
         for step, is_af in zip(reversed(self._pending), reversed(self._smooth()), strict=True):
             if step.known:
                 if not is_af or (onset_s is not None and onset_s - step.end_s > MAX_UNKNOWN_S):
-                    return onset_s
+                    return onset_s, evidence
                 onset_s = step.start_s
+                evidence += step.evidence
         joined = self._onset_s is not None and onset_s is not None and onset_s - self._last_af_s <= MAX_UNKNOWN_S
-        return self._onset_s if joined else onset_s
+        return (self._onset_s, evidence + self._labelled_evidence) if joined else (onset_s, evidence)
 
 
 def _apply_evidence(states: StateProbabilities, odds: float) -> StateProbabilities:

@@ -1,12 +1,15 @@
-"""Computes the share of each day's observed time that was spent in atrial fibrillation."""
+"""Computes the share of each day's observed time that was spent in atrial fibrillation, or with an irregular pulse."""
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from config.limits import Limits
 from models.findings import Finding
 
 DAY_S = 86400.0
 HOUR_S = 3600.0
+BURDEN_KEYS: Final[Mapping[str, str]] = {"af_burden": "af_percent", "irregular_pulse_burden": "irregular_percent"}
+"""The kinds of burden, each with the name of its share in `measured`. Without an ECG it is one of irregular pulse."""
 
 
 class DailyBurden:
@@ -16,14 +19,22 @@ class DailyBurden:
     With less than the required observed time the finding is inconclusive, `too_short`.
     """
 
-    def __init__(self, limits: Limits, day_zero_s: float = 0.0, state: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        day_zero_s: float = 0.0,
+        state: Mapping[str, float] | None = None,
+        kind: str = "af_burden",
+    ) -> None:
         """Start empty, or resume from the `state` that an earlier object returned.
 
         Args:
             limits: the burden that raises an alert, and the minimum observed time.
             day_zero_s: a time at which a day begins, on the time scale of `add`.
             state: see `state`.
+            kind: of the findings, a key of `BURDEN_KEYS`.
         """
+        self._kind = kind
         self._limit = limits.af_burden.value
         self._min_observed_h = limits.af_burden_observed.value
         self._zero_s = day_zero_s
@@ -71,11 +82,11 @@ class DailyBurden:
 
     def _finding(self, day: int) -> Finding:
         measured = {
-            "af_percent": round(100.0 * self._af_s / self._observed_s, 2),
+            BURDEN_KEYS[self._kind]: round(100.0 * self._af_s / self._observed_s, 2),
             "observed_h": round(self._observed_s / HOUR_S, 2),
             "limit_percent": self._limit,
         }
         enough = self._observed_s >= self._min_observed_h * HOUR_S
         reason = None if enough else "too_short"
         span = self._day_start_s(day), self._day_start_s(day + 1)
-        return Finding("af_burden", *span, "rule:af_burden", None, measured, inconclusive=reason)
+        return Finding(self._kind, *span, f"rule:{self._kind}", None, measured, inconclusive=reason)

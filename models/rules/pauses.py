@@ -1,28 +1,53 @@
-"""Detects pauses: no beat for the limit, in a signal that could have shown one.
+"""Detects pauses and asystole: no QRS complex for the limit, in a signal that could have shown one.
 
-A pause is one episode with one alert. It is a `pause` from the moment its limit (3 s) passes without a beat. If a beat ends it
-earlier, but after the lower limit (2 s), it is reported at that beat as a `short_pause`; it is never reported as both. Every
-decision is made at a beat or at a fixed time after one, so the result does not depend on when the rule is called.
+The time without a QRS complex is one episode with one onset. It is a `pause` from 3 s on and an `asystole` from 8 s on. It ends
+with three QRS complexes of any shape, because single escape beats and P waves do not end a standstill. A stretch of signal that
+begins without beats, after a gap or a loose electrode, is judged alike where this patient's beats are known; otherwise it is
+`no_beats`. An interval between 2 and 3 s is a `short_pause`; it is never reported as both.
+
+Every decision is made at a beat or at a fixed time after one, so the result does not depend on when the rule is called.
 """
 
-from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import inf
 from typing import Final, Protocol
 
 from config.limits import Limits
 from models.findings import Finding
+from models.rules.known_qrs import KnownQrs, Strip
 from models.signal.filters import median_of
+from models.signal.latest import Latest
 
 RECHECK_S: Final = 1.0
-"""How often the signal is checked during a pause: a signal that is flat for so long is a loose electrode (`chain.FLAT_S`)."""
+"""How often the signal is checked without beats: a signal that is flat for so long is a loose electrode (`chain.FLAT_S`)."""
 
 MEDIAN_INTERVALS: Final = 5
 MIN_PAUSE_RATIO: Final = 1.25
 """A short pause lasts at least this many times the median of the five intervals before it. Beats at 29/min that vary a little
 with breathing are a bradycardia."""
 
+BEATS_TO_END: Final = 3
+"""QRS complexes that end an episode. One or two may be escape beats in a standstill."""
 
-class Signal(Protocol):
+EDGE_S: Final = 0.02
+"""The first sample after a gap lies up to two samples later than the gap's end."""
+
+BEFORE_R_S: Final = 0.2
+"""Time before an R peak in which a QRS complex and its P wave begin."""
+
+MIN_SEEN_S: Final = 1.4
+"""Intervals from this length on are searched for beats that the detector missed: those of a bradycardia of 43/min or less."""
+
+ANY_PEAKS: Final = 10**6
+"""The later checks tolerate any number of low peaks, because they may be P waves, but no jump of the baseline."""
+
+KNOWN_BEATS: Final = 3
+KNOWN_S: Final = 3600.0
+"""A patient's beats are known if there were so many of them in the last hour; a single one may be an artefact."""
+
+
+class Signal(Strip, Protocol):
     """The ECG in which beats were detected: `models.signal.chain.EcgChain`."""
 
     def is_usable(self, start_s: float, end_s: float) -> bool:
@@ -34,60 +59,224 @@ class Signal(Protocol):
         ...
 
 
-class PauseRule:
-    """Detects pauses and short pauses of one lead."""
+@dataclass(slots=True)
+class _Episode:
+    """A pause or asystole that has been reported.
 
-    def __init__(self, limits: Limits) -> None:
+    Attributes:
+        checked_s: up to when the signal has been usable.
+        longest_s: the longest interval without a QRS complex that has ended.
+        beats_s: QRS complexes that may end the episode.
+        severe: whether a `no_beats` has been reported as severe.
+    """
+
+    kind: str
+    onset_s: float
+    checked_s: float
+    longest_s: float = 0.0
+    beats_s: list[float] = field(default_factory=list)
+    severe: bool = False
+
+
+class PauseRule:
+    """Detects pauses, short pauses and asystole of one lead."""
+
+    def __init__(self, limits: Limits, since_beat_s: float | None = None, qrs_height_mv: float | None = None) -> None:
+        """Start a stream; an earlier one had its last known beat `since_beat_s` before it, None if there was none."""
         self._limit_s = limits.pause.value
         self._short_s = limits.short_pause.value
-        self._intervals = deque[float](maxlen=MEDIAN_INTERVALS)
-        self._last_beat_s: float | None = None
-        self._checked_s: float | None = None
-        """Up to when the pause has been confirmed; None where no pause has been raised."""
+        self._asystole_s = max(limits.asystole.value, self._limit_s)
+        self._no_beats_s = limits.no_beats.value
+        self._severe_s = limits.no_beats_high.value
+        self.known_qrs = KnownQrs(qrs_height_mv)
+        known = [] if since_beat_s is None else [-since_beat_s] * KNOWN_BEATS
+        self._latest_s = Latest[float](KNOWN_BEATS, known)
+        """The latest QRS complexes, also those before a gap."""
+        self._intervals = Latest[float](MEDIAN_INTERVALS)
+        self._since_s: float | None = 0.0
+        """The last QRS complex of the stretch, or else its start. None while there is no usable signal."""
+        self._has_beat = False
+        """Whether `_since_s` is a QRS complex that is not in noise."""
+        self._is_slow = False
+        """Whether a bradycardia is open in which intervals as long as a pause are expected."""
+        self._is_suspended = False
+        self._episode: _Episode | None = None
+        self._due_s = 0.0
+        """The next time at which the signal is checked."""
+        self._start_interval(0.0, has_beat=False)
+
+    def since_beat_s(self, t_s: float) -> float | None:
+        """Return the time since the latest of three beats that are known at `t_s`, None if there are fewer."""
+        return max(t_s - self._latest_s[-1], 0.0) if self.knows_beats(t_s) else None
+
+    def add_time_away(self, seconds: float) -> None:
+        """Add the time between the end of the earlier stream and the start of this one."""
+        self._latest_s = Latest(KNOWN_BEATS, (t_s - max(seconds, 0.0) for t_s in self._latest_s))
+        self._start_interval(0.0, has_beat=False)
+
+    def is_seen(self, start_s: float, end_s: float, signal: Signal, *, in_noise: bool = False) -> bool:
+        """Return whether an interval between two beats is short, or its signal shows no beat although it could have.
+
+        Not even one peak is taken for an artefact: in bigeminy, every interval has one. In noise, beats at a short interval may
+        be noise, and a longer one may hide a beat unless its signal is lower than one.
+        """
+        if end_s - start_s < MIN_SEEN_S:
+            return not in_noise
+        if self.known_qrs.is_quiet(start_s, end_s - BEFORE_R_S, signal, 0):
+            return True
+        return not in_noise and signal.is_beat_free(start_s, end_s, 0)
+
+    def accepts(self, t_s: float, amplitude_mv: float, signal: Signal) -> bool:
+        """Return whether a detected beat is a QRS complex; while none comes, P waves may be detected as beats."""
+        if self._since_s is None or not self._has_beat:
+            return True
+        is_expected = self._episode is None and t_s - self._since_s < self._short_s
+        return is_expected or self.known_qrs.is_qrs(t_s, amplitude_mv, signal)
 
     def advance_to(self, t_s: float, signal: Signal) -> Iterator[Finding]:
         """Process the time up to `t_s`, before which no further beat will be reported."""
-        while self._last_beat_s is not None:
-            due_s = self._last_beat_s + self._limit_s if self._checked_s is None else self._checked_s + RECHECK_S
-            if t_s < due_s:
-                return
-            if self._checked_s is None:
-                if not signal.is_beat_free(self._last_beat_s, due_s):
-                    self._reset()
-                    return
-                self._checked_s = due_s
-                yield self._finding("pause", None, due_s)
-            elif signal.is_usable(max(self._last_beat_s, due_s - 2 * RECHECK_S), due_s):
-                self._checked_s = due_s
-            else:
-                yield from self.on_gap(self._checked_s)
+        while self._due_s <= t_s:
+            yield from self._check(self._due_s, signal)
 
-    def on_beat(self, t_s: float, signal: Signal) -> Iterator[Finding]:
-        """Process one beat; it ends a pause."""
+    def on_beat(
+        self, t_s: float, amplitude_mv: float, signal: Signal, *, is_slow: bool = False, is_clear: bool = True
+    ) -> Iterator[Finding]:
+        """Process one QRS complex.
+
+        Args:
+            t_s: the time of its R peak.
+            amplitude_mv: its height over the baseline.
+            signal: that in which it was detected.
+            is_slow: a severe bradycardia is open, in which only asystole is looked for.
+            is_clear: it is not in noise. A complex in noise only begins a new interval: it does not show that there is a heart.
+        """
         yield from self.advance_to(t_s, signal)
-        if self._last_beat_s is not None:
-            if self._checked_s is not None:
-                yield self._finding("pause", t_s, t_s)
-            elif self._is_short_pause(t_s - self._last_beat_s) and signal.is_beat_free(self._last_beat_s, t_s, 0):
-                yield self._finding("short_pause", t_s, t_s)
-            self._intervals.append(t_s - self._last_beat_s)
-        self._last_beat_s, self._checked_s = t_s, None
+        self.known_qrs.learn(amplitude_mv)
+        if is_clear:
+            self._latest_s.append(t_s)
+        self._is_slow = is_slow
+        if self._since_s is not None and self._episode is not None:
+            yield from self._count_beat(self._episode, t_s, t_s - self._since_s)
+        elif self._since_s is not None and self._has_beat:
+            yield from self._find_short_pause(self._since_s, t_s, signal)
+        if self._since_s is not None and self._has_beat:
+            self._intervals.append(t_s - self._since_s)
+        self._start_interval(t_s, has_beat=is_clear)
 
-    def on_gap(self, t_s: float) -> Iterator[Finding]:
-        """Process a gap from `t_s` on: it ends a pause, and an interval across it is not a pause."""
-        if self._last_beat_s is not None and self._checked_s is not None:
-            yield self._finding("pause", t_s, t_s)
-        self._reset()
+    def on_gap(self, t_s: float, seconds: float = inf) -> Iterator[Finding]:
+        """Process a gap of `seconds` that begins at `t_s`; infinite at the end of the stream.
 
-    def _reset(self) -> None:
-        self._last_beat_s = self._checked_s = None
+        A gap in which three beats cannot hide does not end an episode. An interval across a gap is not a pause.
+        """
+        episode = self._episode
+        if episode is not None and seconds >= self._short_s:
+            yield self._finding(episode, max(t_s, episode.onset_s), is_lost=True)
+            self._episode = None
+        if seconds == inf:
+            self._since_s, self._due_s = None, inf
+        elif self._episode is None:
+            self._start_interval(t_s + seconds + EDGE_S, has_beat=False)
+        else:
+            self._episode.checked_s = t_s + seconds
+            self._due_s = max(self._due_s, t_s + seconds + RECHECK_S)
 
-    def _is_short_pause(self, interval_s: float) -> bool:
+    def suspend(self, t_s: float) -> Iterator[Finding]:
+        """Report nothing until `resume`: the rhythm is a ventricular fibrillation, which is not also an asystole."""
+        self._is_suspended = True
+        if self._episode is not None:
+            yield self._finding(self._episode, max(t_s, self._episode.onset_s))
+            self._episode = None
+
+    def resume(self, t_s: float) -> None:
+        """Begin a new interval at `t_s`, the end of the fibrillation."""
+        self._is_suspended = False
+        self._start_interval(t_s, has_beat=False)
+
+    def knows_beats(self, t_s: float) -> bool:
+        """Return whether this patient had beats within the hour before `t_s`."""
+        return len(self._latest_s) == KNOWN_BEATS and t_s - self._latest_s[0] <= KNOWN_S
+
+    def _start_interval(self, t_s: float, *, has_beat: bool) -> None:
+        self._since_s, self._has_beat = t_s, has_beat
+        is_judged = has_beat or self.knows_beats(t_s)
+        first_s = self._asystole_s if self._is_slow else self._limit_s if is_judged else self._no_beats_s
+        self._due_s = t_s + (RECHECK_S if self._episode is not None else first_s)
+
+    def _check(self, due_s: float, signal: Signal) -> Iterator[Finding]:
+        """Check the signal at `due_s`, and set the next time."""
+        self._due_s = due_s + RECHECK_S
+        if self._since_s is None:
+            if signal.is_usable(due_s - RECHECK_S, due_s):
+                self._start_interval(due_s - RECHECK_S, has_beat=False)
+        elif self._episode is not None:
+            yield from self._check_episode(self._episode, self._since_s, due_s, signal)
+        elif not signal.is_usable(max(self._since_s, due_s - 2 * RECHECK_S), due_s):
+            self._since_s = None
+        elif not self._is_suspended:
+            yield from self._try_raise(self._since_s, due_s, signal)
+
+    def _try_raise(self, since_s: float, due_s: float, signal: Signal) -> Iterator[Finding]:
+        """Raise an episode if the signal shows no beat.
+
+        The first check is the most sensitive one. If it fails, by an artefact, P waves or a drop of the amplitude, only a
+        signal that shows nothing but P waves for the length of an asystole raises an episode.
+        """
+        is_known = self._has_beat or self.knows_beats(due_s)
+        needed_s = self._asystole_s if is_known else self._no_beats_s
+        onset_s = max(since_s, due_s - needed_s)
+        is_first = is_known and due_s < since_s + needed_s
+        if is_first:
+            is_empty = self.known_qrs.is_quiet(onset_s, due_s, signal) and signal.is_beat_free(onset_s, due_s)
+        else:
+            is_low = self.known_qrs.shows_only_p_waves(onset_s, due_s, signal)
+            is_empty = is_low and signal.is_beat_free(onset_s, due_s, ANY_PEAKS)
+        if is_empty:
+            kind = "no_beats" if not is_known else "pause" if is_first else "asystole"
+            self._episode = _Episode(kind, onset_s, due_s)
+            yield self._finding(self._episode, None, due_s - onset_s)
+        if is_first:
+            self._due_s = since_s + needed_s if self._episode is None else min(self._due_s, since_s + needed_s)
+
+    def _check_episode(self, episode: _Episode, since_s: float, due_s: float, signal: Signal) -> Iterator[Finding]:
+        if not signal.is_usable(max(since_s, due_s - RECHECK_S), due_s):
+            if due_s - episode.checked_s >= self._short_s:
+                yield self._finding(episode, episode.checked_s, is_lost=True)
+                self._episode = self._since_s = None
+            return
+        episode.checked_s = due_s
+        if episode.kind == "pause" and due_s < since_s + self._asystole_s:
+            self._due_s = min(self._due_s, since_s + self._asystole_s)
+        elif episode.kind == "pause":
+            episode.kind, episode.beats_s = "asystole", []
+            yield self._finding(episode, None, due_s - since_s)
+        elif episode.kind == "no_beats" and not episode.severe and due_s - since_s >= self._severe_s:
+            episode.severe = True
+            yield self._finding(episode, None, due_s - since_s)
+
+    def _count_beat(self, episode: _Episode, t_s: float, interval_s: float) -> Iterator[Finding]:
+        """Count a QRS complex in an episode; the third one ends it at the first."""
+        episode.longest_s = max(episode.longest_s, interval_s)
+        if interval_s >= self._asystole_s:
+            episode.beats_s = []
+        episode.beats_s.append(t_s)
+        if len(episode.beats_s) == BEATS_TO_END:
+            self._episode = None
+            yield self._finding(episode, episode.beats_s[0])
+
+    def _find_short_pause(self, onset_s: float, end_s: float, signal: Signal) -> Iterator[Finding]:
+        interval_s = end_s - onset_s
         median_s = median_of(self._intervals) if self._intervals else interval_s
-        return interval_s >= self._short_s and interval_s >= MIN_PAUSE_RATIO * median_s
+        is_long = max(self._short_s, MIN_PAUSE_RATIO * median_s) <= interval_s < self._limit_s
+        if is_long and signal.is_beat_free(onset_s, end_s, 0):
+            measured = {"pause_s": round(float(interval_s), 2), "limit_s": self._short_s}
+            yield Finding("short_pause", onset_s, end_s, "rule:short_pause", None, measured)
 
-    def _finding(self, kind: str, end_s: float | None, confirmed_s: float) -> Finding:
-        assert self._last_beat_s is not None
-        limit_s = self._limit_s if kind == "pause" else self._short_s
-        measured = {"pause_s": round(float(confirmed_s - self._last_beat_s), 2), "limit_s": limit_s}
-        return Finding(kind, self._last_beat_s, end_s, f"rule:{kind}", None, measured)
+    def _finding(self, episode: _Episode, end_s: float | None, now_s: float = 0.0, *, is_lost: bool = False) -> Finding:
+        """Return the finding of an episode. `now_s` is the length of the present interval without a QRS complex."""
+        if end_s is not None:
+            since_s = episode.onset_s if self._since_s is None else self._since_s
+            now_s = end_s - since_s
+        limits = {"pause": self._limit_s, "asystole": self._asystole_s, "no_beats": self._no_beats_s}
+        name = "seconds" if episode.kind == "no_beats" else "pause_s"
+        measured = {name: round(float(max(now_s, episode.longest_s)), 2), "limit_s": limits[episode.kind]}
+        return Finding(episode.kind, episode.onset_s, end_s, f"rule:{episode.kind}", None, measured, lost=is_lost)

@@ -1,14 +1,14 @@
 """Rules on blood pressure: hypertensive crisis, hypotension, and the mean of a week of home readings."""
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from config.limits import Limits
 from models.findings import Finding
-from models.rules.threshold import STALE_S, Criterion, ThresholdRule
+from models.rules.threshold import Criterion, ThresholdRule
 from models.signal.filters import median_of
+from models.signal.latest import Latest
 
 DAY_S: Final = 86400.0
 
@@ -52,7 +52,6 @@ class PressureRules:
                 (limits.hypotension_systolic.value,),
                 above=False,
                 hysteresis=limits.pressure_hysteresis.value,
-                inclusive=False,
             )
         )
         self._crisis = _CrisisRule(limits)
@@ -60,7 +59,7 @@ class PressureRules:
         self._rise = _MeanEpisode("bp_rise")
         self._values: dict[str, float] = {}
         self._at_s: float | None = None
-        self.readings = deque[Pressure](past, maxlen=MAX_READINGS)
+        self.readings = Latest[Pressure](MAX_READINGS, past)
 
     def add_value(self, kind: str, value: float, at_s: float) -> Iterator[Finding]:
         """Process one plausible value, `systolic` or `diastolic`; the two of a measurement have the same time."""
@@ -72,6 +71,23 @@ class PressureRules:
         yield from self._crisis.update(self._values, at_s)
         if len(self._values) == 2:
             yield from self._update_means(Pressure(at_s, self._values["systolic"], self._values["diastolic"]))
+
+    def kinds_within(self) -> tuple[str, ...]:
+        """The kinds of which the values of the last measurement are within the limits."""
+        kinds = ("hypotension",) if self._hypotension.is_within else ()
+        return kinds if self._crisis.is_severe(self._values) else (*kinds, "bp_crisis")
+
+    def forget(self, kind: str) -> None:
+        """Forget an episode, because it is not known any more whether it goes on."""
+        match kind:
+            case "hypotension":
+                self._hypotension.forget()
+            case "bp_crisis":
+                self._crisis.forget()
+            case "bp_trend":
+                self._trend.forget()
+            case _:
+                self._rise.forget()
 
     def is_like_patient(self, values: Mapping[str, float]) -> bool:
         """Whether a pressure, its values by kind, is near the patient's usual one or near the last.
@@ -128,6 +144,10 @@ class _MeanEpisode:
         self._kind = kind
         self._onset_s: float | None = None
 
+    def forget(self) -> None:
+        """Forget the episode."""
+        self._onset_s = None
+
     def update(self, at_s: float, beyond: bool, within: bool, measured: dict[str, float]) -> Iterator[Finding]:
         if self._onset_s is None and beyond:
             self._onset_s = at_s
@@ -149,14 +169,19 @@ class _CrisisRule:
 
     def update(self, values: dict[str, float], at_s: float) -> Iterator[Finding]:
         """Process the values known so far of the measurement at `at_s`."""
-        if self._onset_s is not None and at_s - self._last_severe_s > STALE_S:
-            yield self._finding(self._last_severe_s)
-            self._onset_s = None
-        if self._excess(values) >= 0:
+        if self.is_severe(values):
             yield from self._add_severe(values, at_s)
         elif self._onset_s is not None and len(values) == 2 and self._excess(values) < -self._limits.pressure_hysteresis.value:
             yield self._finding(at_s)
             self._onset_s = None
+
+    def is_severe(self, values: dict[str, float]) -> bool:
+        """Return whether one of the values is at or above its limit."""
+        return self._excess(values) >= 0
+
+    def forget(self) -> None:
+        """Forget the episode."""
+        self._onset_s = None
 
     def _add_severe(self, values: dict[str, float], at_s: float) -> Iterator[Finding]:
         if self._onset_s is None:

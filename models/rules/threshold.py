@@ -12,10 +12,6 @@ from models.findings import Finding
 MAX_CONTINUOUS_SPACING_S: Final = 10.0
 """Values closer together than this come from a continuous sensor: manual measurements are not so frequent."""
 
-STALE_S: Final = 86400.0
-"""After a day without a value the episode ends, because it is unknown whether it continued; the next value may start
-another."""
-
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
@@ -67,11 +63,19 @@ class ThresholdRule:
         self._extreme = 0.0
         self._last_s: float | None = None
 
+    @property
+    def kind(self) -> str:
+        """The kind of the findings."""
+        return self._criterion.kind
+
+    @property
+    def is_within(self) -> bool:
+        """Whether the last value violates no limit."""
+        return self._since[0] is None
+
     def add_value(self, at_s: float, value: float, *, continuous: bool = False) -> Iterator[Finding]:
         """Process one plausible value; `continuous` if its sensor measures without being asked."""
         since_last_s = None if self._last_s is None else at_s - self._last_s
-        if self._last_s is not None and since_last_s is not None and since_last_s > STALE_S:
-            yield from self._end_episode(self._last_s)
         close = since_last_s is not None and abs(since_last_s) <= MAX_CONTINUOUS_SPACING_S
         clock_set_back = since_last_s is not None and since_last_s < 0
         if clock_set_back or (continuous and not close):
@@ -85,6 +89,11 @@ class ThresholdRule:
         if level > self._level:
             self._level = level
             yield self._finding(None)
+
+    def forget(self) -> None:
+        """Forget the episode, because it is not known any more whether it goes on."""
+        self._level, self._last_s = 0, None
+        self._since[:] = [None] * len(self._since)
 
     def _update_violations(self, at_s: float, value: float) -> None:
         for i, limit in enumerate(self._criterion.limits):

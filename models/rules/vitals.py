@@ -3,7 +3,6 @@
 The rules process one value at a time, with the time at which it was measured; the time of arrival does not matter.
 """
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -12,8 +11,10 @@ from config.limits import PLAUSIBLE, Limits
 from drivers.kinds import NOT_MEASURED
 from models.findings import Finding
 from models.rules.pressure import Pressure, PressureRules
+from models.rules.staleness import EpisodeWatch, from_state, to_state
 from models.rules.threshold import Criterion, ThresholdRule
 from models.rules.weight import Weight, WeightRule
+from models.signal.latest import Latest
 
 CONTINUOUS: Final = "continuous"
 """Flag of a value from a continuous sensor: an abnormal value must persist before it counts."""
@@ -48,6 +49,9 @@ INCONCLUSIVE_FINDING_KINDS: Final[Mapping[str, str]] = {
 }
 """For each kind of value, the kind of the finding that reports it if it is inconclusive."""
 
+_GROUPS: Final[Mapping[str, str]] = {"systolic": "pressure", "diastolic": "pressure"}
+"""The group of values that one measurement yields, by kind; the other kinds are a group of their own."""
+
 VitalRulesState = Mapping[str, Any]
 
 
@@ -55,8 +59,13 @@ class VitalRules:
     """Rules on blood pressure, oxygen saturation, weight and temperature."""
 
     def __init__(self, limits: Limits, state: VitalRulesState | None = None) -> None:
-        """Start empty, or resume from the `state` of an earlier object. A restart ends the episodes that were open then."""
+        """Start empty, or resume from the `state` of an earlier object. The episodes that were open then are lost."""
         past = state or {"pressure": [], "weight": []}
+        lost = past.get("lost", {})
+        self._watches = {
+            group: EpisodeWatch(limits, from_state(lost.get(group, ())))
+            for group in ("pressure", "spo2", "weight", "temperature")
+        }
         self._limits = limits
         self._newest_us: dict[str, int] = {}
         self._earlier: VitalRules | None = None
@@ -65,9 +74,9 @@ class VitalRules:
         self._weight = WeightRule(limits, [Weight(*values) for values in past["weight"]])
         self._spo2 = ThresholdRule(_spo2_criterion(limits))
         self._temperature = tuple(ThresholdRule(criterion) for criterion in _temperature_criteria(limits))
-        self._irregular = deque[bool](maxlen=IRREGULAR_WINDOW)
+        self._irregular = Latest[bool](IRREGULAR_WINDOW)
         self._irregular_onset_s: float | None = None
-        self._seen = deque[tuple[str, int]](maxlen=MAX_SEEN)
+        self._seen = Latest[tuple[str, int]](MAX_SEEN)
 
     def feed(self, kind: str, value: float, at_us: int, flags: tuple[str, ...] = ()) -> Iterator[Finding]:
         """Process one value in the unit of its kind, measured at `at_us` (UTC, microseconds since 1970).
@@ -79,13 +88,26 @@ class VitalRules:
             return
         self._seen.append((kind, at_us))
         at_s = at_us / 1e6
+        yield from self.advance_to(at_us)
         low, high = PLAUSIBLE[kind]
         if not low <= value <= high:
             yield self._inconclusive(kind, value, at_s, "out_of_distribution")
         elif DOUBTFUL & set(flags):
             yield self._inconclusive(kind, value, at_s, "noise")
         else:
-            yield from self._apply_rules(kind, value, at_s, flags)
+            yield from self._follow(kind, value, at_s, flags)
+
+    @property
+    def waits(self) -> bool:
+        """Whether an episode is open, which the passing of time makes stale."""
+        return any(watch.waits for watch in self._watches.values())
+
+    def advance_to(self, at_us: int) -> Iterator[Finding]:
+        """Report as lost the episodes of which no newer value has come for too long at `at_us`."""
+        for watch in self._watches.values():
+            for finding in watch.advance_to(at_us / 1e6):
+                self._forget(finding.kind)
+                yield finding
 
     def feed_result(self, kind: str, value: float, at_us: int, now_us: int, flags: tuple[str, ...] = ()) -> Iterator[Finding]:
         """Process one value of a result, which may have been measured before results that were processed already.
@@ -104,7 +126,8 @@ class VitalRules:
             self._earlier._weight.readings = self._weight.readings
         self._earlier._newest_us[kind] = at_us
         for finding in self._earlier.feed(kind, value, at_us, flags):
-            yield finding if finding.end_s is not None else replace(finding, end_s=at_us / 1e6)
+            if not finding.lost and not finding.recovered:  # its episode was reported with an end
+                yield finding if finding.end_s is not None else replace(finding, end_s=at_us / 1e6)
 
     def is_like_patient(self, values: Mapping[str, float]) -> bool | None:
         """Whether a result, its values by kind, can be this patient's by what was measured before; None: it does not tell."""
@@ -117,7 +140,41 @@ class VitalRules:
         return {
             "pressure": [[reading.at_s, reading.systolic, reading.diastolic] for reading in self._pressure.readings],
             "weight": [[reading.at_s, reading.kg] for reading in self._weight.readings],
+            "lost": {group: to_state(watch.findings()) for group, watch in self._watches.items() if watch.findings()},
         }
+
+    def _follow(self, kind: str, value: float, at_s: float, flags: tuple[str, ...]) -> Iterator[Finding]:
+        """Apply the rules to a value, and end the lost episodes of which it is the first newer one."""
+        watch = self._watches[_GROUPS.get(kind, kind)]
+        yield from watch.follow(self._apply_rules(kind, value, at_s, flags), at_s, continuous=CONTINUOUS in flags)
+        yield from watch.recover(self._kinds_within(kind), at_s)
+
+    def _kinds_within(self, kind: str) -> tuple[str, ...]:
+        """The kinds of findings of which the last values are within the limits."""
+        match kind:
+            case "diastolic":
+                return self._pressure.kinds_within()
+            case "spo2":
+                return (self._spo2.kind,) if self._spo2.is_within else ()
+            case "temperature":
+                return tuple(rule.kind for rule in self._temperature if rule.is_within)
+            case _:  # a weight is compared with earlier ones; a systolic pressure comes with a diastolic one
+                return ()
+
+    def _forget(self, kind: str) -> None:
+        """Forget a stale episode."""
+        match kind:
+            case "irregular_pulse":
+                self._irregular.clear()
+                self._irregular_onset_s = None
+            case "weight_gain" | "weight_trend":
+                self._weight.forget(kind)
+            case "bp_crisis" | "hypotension" | "bp_trend" | "bp_rise":
+                self._pressure.forget(kind)
+            case _:
+                for rule in (self._spo2, *self._temperature):
+                    if rule.kind == kind:
+                        rule.forget()
 
     def _apply_rules(self, kind: str, value: float, at_s: float, flags: tuple[str, ...]) -> Iterator[Finding]:
         match kind:

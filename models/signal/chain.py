@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 from models.signal.beat_classifier import BeatClassifier
 from models.signal.candidates import RPeak
 from models.signal.envelope import ENVELOPE_MARGIN, envelope
+from models.signal.envelope_peaks import LOOKAHEAD_SAMPLES
 from models.signal.filters import RingBuffer, Samples, hann, median
+from models.signal.learning import QRS_PROMINENCE
 from models.signal.noisy_qrs import NoisyQrsDetector
-from models.signal.qrs import LOOKAHEAD_SAMPLES, REFRACTORY_SAMPLES, T_WAVE_SAMPLES, QrsDetector
+from models.signal.qrs import REFRACTORY_SAMPLES, QrsDetector
 from models.signal.resample import RATE_HZ, Resampler
+from models.signal.spikes import MIN_SPIKE_HZ, SpikeFilter
+from models.signal.waves import T_WAVE_SAMPLES
 
 BUFFER_S: Final = 45.0
 """Length of the signal kept: half a minute for the rhythm model, plus strips and beats that are still pending."""
@@ -30,10 +34,6 @@ recovered. Respiration and wander shift the baseline by a few tenths of a mV."""
 MIN_QRS_ENVELOPE_MV: Final = 0.04
 """Height of the envelope at a QRS complex of 0.2 mV. The sharpest P waves of 0.2 mV reach 0.038 mV, noise of 50 uV rms 0.035
 mV."""
-
-QRS_PROMINENCE: Final = 3.0
-"""Smallest height of a QRS complex as a multiple of the median of the envelope around it. Noise reaches 2.5 times the median,
-fibrillation 2 times."""
 
 _BASELINE_WINDOW: Final = hann(round(2 * RATE_HZ) | 1)
 """Smoothing window whose complement is a high-pass of 0.5 Hz (-6 dB), the lower edge of the monitoring bandwidth."""
@@ -74,9 +74,17 @@ class EcgChain:
         self._origin_s = 0.0
         self._count = 0
         self._resampler: Resampler | None = Resampler(rate_hz, 0.0)
+        self._spikes = _spike_filter(rate_hz)
         self._buffer = RingBuffer(round(BUFFER_S * RATE_HZ))
         self._detector = NoisyQrsDetector(self._buffer, classifier) if classifier else QrsDetector(self._buffer)
         self._after_gap = True
+        self._hidden_s = (0.0, 0.0)
+        """The latest stretch in which no beat could have been seen."""
+
+    @property
+    def start_s(self) -> float:
+        """Stream time of the oldest sample that is kept."""
+        return self._buffer.first / RATE_HZ
 
     @property
     def end_s(self) -> float:
@@ -117,6 +125,8 @@ class EcgChain:
         """End the signal and return the beats that were still pending."""
         if self._resampler is None:
             return []
+        if self._spikes:
+            self._buffer.extend(self._resampler.push(self._spikes.finish()))
         self._buffer.extend(self._resampler.finish())
         beats = self._to_beats(self._detector.finish())
         self._resampler = None
@@ -139,8 +149,20 @@ class EcgChain:
             return first / RATE_HZ, signal[margin:-margin] - np.correlate(signal, _BASELINE_WINDOW, "valid") / _BASELINE_GAIN
         return first / RATE_HZ, remove_baseline(signal)[before : before + end - first]
 
+    def newest(self, samples: int) -> Samples:
+        """Return the newest samples in mV at 125 Hz, with their baseline; NaN where one is missing."""
+        kept = self._buffer[self._buffer.end - samples : self._buffer.end]
+        return np.concatenate((np.full(samples - kept.size, np.nan), kept))
+
+    def note_hidden(self, start_s: float) -> None:
+        """Note that no beat could have been seen from `start_s` until now, as without skin contact."""
+        since_s, until_s = self._hidden_s
+        self._hidden_s = since_s if until_s == start_s else start_s, self.end_s
+
     def is_usable(self, start_s: float, end_s: float) -> bool:
-        """Return whether the signal between two times is present, without a gap and never flat for `FLAT_S`."""
+        """Return whether the signal between two times is present, without a gap, not hidden and never flat for `FLAT_S`."""
+        if self._hidden_s[0] < end_s and start_s < self._hidden_s[1]:
+            return False
         signal = self._buffer[floor(start_s * RATE_HZ) : ceil(end_s * RATE_HZ)]
         if signal.size == 0 or np.isnan(signal).any():
             return False
@@ -163,7 +185,7 @@ class EcgChain:
         if self._buffer.first > first - ENVELOPE_MARGIN or not self.is_usable(start_s, end_s):
             return False
         return (
-            not _has_baseline_jump(self._buffer[first:last])
+            not has_baseline_jump(self._buffer[first:last])
             and _count_qrs_like_peaks(self._buffer[first - ENVELOPE_MARGIN : last + ENVELOPE_MARGIN]) <= max_peaks
         )
 
@@ -180,10 +202,11 @@ class EcgChain:
     def _extend(self, mv: Samples) -> list[Beat]:
         if self._resampler is None:
             self._resampler = Resampler(self._rate_hz, self.end_s)
+            self._spikes = _spike_filter(self._rate_hz)
             self._buffer.skip_to(self._resampler.next_index)
             self._detector.start(self._resampler.next_index)
         self._count += mv.size
-        self._buffer.extend(self._resampler.push(mv))
+        self._buffer.extend(self._resampler.push(self._spikes.push(mv) if self._spikes else mv))
         return self._to_beats(self._detector.push())
 
     def _to_beats(self, peaks: list[RPeak]) -> list[Beat]:
@@ -192,6 +215,10 @@ class EcgChain:
             beats[0] = beats[0]._replace(after_gap=True)
             self._after_gap = False
         return beats
+
+
+def _spike_filter(rate_hz: float) -> SpikeFilter | None:
+    return SpikeFilter(rate_hz) if rate_hz >= MIN_SPIKE_HZ else None
 
 
 def remove_baseline(signal: Samples) -> Samples:
@@ -217,17 +244,24 @@ def _smooth(signal: Samples | NDArray[np.bool_]) -> Samples:
     return np.convolve(signal, _BASELINE_WINDOW)[margin:][: signal.size]
 
 
-@lru_cache(maxsize=64)
 def _smoothing_weight(size: int) -> Samples:
-    """Return, for each sample of a signal of `size` samples, the sum of the smoothing window's taps that lie in the signal.
+    """Return, for each sample of a signal of `size` samples, the sum of the smoothing window's taps that lie in the signal."""
+    if size <= _BASELINE_WINDOW.size:
+        return _short_smoothing_weight(size)
+    margin, edges = _BASELINE_WINDOW.size // 2, _short_smoothing_weight(_BASELINE_WINDOW.size)
+    weight = np.full(size, _BASELINE_GAIN)
+    weight[:margin], weight[-margin:] = edges[:margin], edges[-margin:]
+    return weight
 
-    The result is cached, because strips have few different lengths.
-    """
-    return _smooth(np.ones(size))
+
+@lru_cache(maxsize=64)
+def _short_smoothing_weight(size: int) -> Samples:
+    """Return `_smoothing_weight` of at most the window's length. It is cached, because many strips are that short."""
+    return _smooth(np.ones(size)).copy()
 
 
-def _has_baseline_jump(signal: Samples) -> bool:
-    """Return whether the baseline, the mean of each half second, shifts by more than `JUMP_MV`."""
+def has_baseline_jump(signal: Samples) -> bool:
+    """Return whether the baseline, the mean of each half second at 125 Hz, shifts by more than `JUMP_MV`."""
     width = round(0.5 * RATE_HZ)
     baseline = signal[: signal.size // width * width].reshape(-1, width).mean(axis=1)
     return bool(np.ptp(baseline) > JUMP_MV)

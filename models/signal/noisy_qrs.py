@@ -226,15 +226,15 @@ class NoisyQrsDetector(QrsDetector):
             candidate.height / median, noise, previous, self._tall_height / median, since, self._rr_intervals
         )
 
-    def _decide(self, candidate: PeakCandidate) -> None:
+    def _decide_on_beat(self, candidate: PeakCandidate) -> None:
         if candidate.classification is None:
-            QrsDetector._decide(self, candidate)  # faster than super()
+            QrsDetector._decide_on_beat(self, candidate)  # faster than super()
         elif self._is_noisy():
             self._decide_by_probability(candidate, candidate.classification.probability)
         elif candidate.classification.probability < VETO_PROBABILITY:
             self._update_noise(candidate)
         else:
-            super()._decide(candidate)
+            super()._decide_on_beat(candidate)
 
     def _decide_by_probability(self, candidate: PeakCandidate, probability: float) -> None:
         """Decide on a candidate in noise by the classifier's probability."""
@@ -248,9 +248,10 @@ class NoisyQrsDetector(QrsDetector):
         self._commit()
         if self._last_beat and candidate.sample - self._last_beat.sample < REFRACTORY_SAMPLES:
             return
-        if probability < BEAT_PROBABILITY:
+        is_p_wave = probability >= SEARCHBACK_PROBABILITY and self._is_p_wave(candidate)
+        if probability < BEAT_PROBABILITY or is_p_wave:
             self._update_noise(candidate)
-            if probability >= SEARCHBACK_PROBABILITY:
+            if probability >= SEARCHBACK_PROBABILITY and not is_p_wave:
                 self._searchback_candidates.append(candidate)
             return
         beat = (

@@ -27,7 +27,7 @@ def _samples(seconds: float) -> int:
     return round(seconds * RATE_HZ)
 
 
-def _slope_taps(sigma_s: float) -> Samples:
+def slope_taps(sigma_s: float) -> Samples:
     """Return a slope filter, the derivative of a Gaussian; it measures the slope over about four sigma."""
     half = ceil(3 * sigma_s * RATE_HZ)
     t = np.arange(-half, half + 1) / RATE_HZ
@@ -36,10 +36,10 @@ def _slope_taps(sigma_s: float) -> Samples:
     return normed
 
 
-RISE_TAPS: Final = _slope_taps(0.09)
+RISE_TAPS: Final = slope_taps(0.09)
 """Slope filter that detects pulses. It is as long as the systolic rise, so its output is lower for dicrotic waves and noise."""
 
-UPSTROKE_TAPS: Final = _slope_taps(0.05)
+UPSTROKE_TAPS: Final = slope_taps(0.05)
 """Slope filter that times pulses at their steepest point. A shorter filter follows camera noise, a longer one the shape of the
 wave. The median error of PP intervals is 6.1 ms (foot by tangents: 7.1 ms; largest acceleration: 6.8 ms)."""
 

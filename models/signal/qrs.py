@@ -11,24 +11,41 @@ mitdb are therefore development figures, not an independent test. A docstring ci
 A noise-to-beat ratio is the noise level divided by the median height of the last eight beats.
 """
 
-from collections import deque
 from math import inf
 from typing import Final
 
 from models.signal.beat_classifier import MAX_R_PEAK_OFFSET_SAMPLES
 from models.signal.candidates import PeakCandidate, RPeak
 from models.signal.doubt import raise_threshold
-from models.signal.envelope import ENVELOPE_MARGIN, envelope
+from models.signal.envelope import ENVELOPE_MARGIN
+from models.signal.envelope_peaks import LOOKAHEAD_SAMPLES, MAX_ENVELOPE_MV, MIN_ENVELOPE_MV, EnvelopePeaks
 from models.signal.filters import RingBuffer, Samples, median, median_of_sorted
+from models.signal.latest import Latest
+from models.signal.learning import (
+    DECAY_AFTER_SAMPLES,
+    DECAY_FACTOR,
+    LEARNING_SAMPLES,
+    MAX_LEARNING_SAMPLES,
+    WATCH_NOISE_RATIO,
+    FastRhythmWatch,
+    Level,
+    learn_level,
+)
 from models.signal.peak import R_PEAK_CONTEXT_SAMPLES, R_PEAK_SEARCH_SAMPLES, locate_r_peak
 from models.signal.resample import RATE_HZ
-from models.signal.shape import (
-    BAND_MARGIN,
-    COMPARE_SAMPLES,
-    GUARD_SAMPLES,
-    TEMPLATE_WEIGHT,
-    BeatSignal,
-    QrsShape,
+from models.signal.shape import CONTEXT_SAMPLES, TEMPLATE_WEIGHT, BeatSignal, QrsShape, interval_before
+from models.signal.waves import (
+    MAX_P_ENVELOPE_MV,
+    MAX_T_NOISE_SHARE,
+    MAX_T_WAVE_SAMPLES,
+    MIN_T_WAVE_SAMPLES,
+    P_WAVE_SAMPLES,
+    T_WAVE_HEIGHT_SHARE,
+    T_WAVE_SAMPLES,
+    KnownBeat,
+    is_p_wave,
+    is_t_wave,
+    measure_steepness,
 )
 
 
@@ -36,22 +53,12 @@ def _samples(seconds: float) -> int:
     return round(seconds * RATE_HZ)
 
 
-LOOKAHEAD_SAMPLES: Final = _samples(0.08)
-"""A candidate has no higher peak within this distance. With the filter delays, a beat is reported 0.33 s after its R peak."""
-
-REFRACTORY_SAMPLES: Final = _samples(0.2)
-"""The refractory period, in which the ventricles cannot be excited again: Pan & Tompkins, section III."""
+REFRACTORY_SAMPLES: Final = _samples(0.19)
+"""The refractory period, in which the ventricles cannot be excited again: 0.2 s (Pan & Tompkins, section III), less one sample
+by which noise moves the peaks of the envelope, so that every beat of 300/min is found."""
 
 MIN_R_PEAK_SPACING_SAMPLES: Final = REFRACTORY_SAMPLES / 2
 """Smallest distance between two reported R peaks, in samples."""
-
-T_WAVE_SAMPLES: Final = _samples(0.36)
-T_WAVE_HEIGHT_SHARE: Final = 0.5
-"""A peak within this time after a beat and below this share of its height is the T wave: Pan & Tompkins, section III."""
-
-P_WAVE_SAMPLES: Final = _samples(0.24)
-"""A higher peak within this time after a low beat replaces it: the low one was a tall P wave. This is longer than the normal PR
-interval of up to 0.2 s, because first-degree AV block is common."""
 
 LOW_BEAT_SHARE: Final = 0.8
 """A beat below this share of a tall beat (the third highest of the last eight) stays pending until a P wave is ruled out."""
@@ -78,35 +85,13 @@ SEARCHBACK_RR_FACTOR: Final = 1.66
 MAX_SEARCHBACK_WAIT_SAMPLES: Final = _samples(2.5)
 """Longest time until a beat is overdue: longer than an RR interval at 30/min, shorter than a pause that raises an alert."""
 
-LEARNING_SAMPLES: Final = _samples(2.0)
-"""Learning time after the first candidate: one RR interval at 30/min."""
-
-DECAY_AFTER_SAMPLES: Final = _samples(4.0)
-"""After this time without a beat the threshold decays: the electrode moved, or the last beats were artefacts."""
-
-DECAY_FACTOR: Final = 4.0
-"""The expected beat height is divided by this at each decay. P waves during a ventricular standstill are lower still."""
-
 MAX_HEIGHT_RATIO: Final = 3.0
 """Heights above this multiple of the median are limited to it: an artefact must not raise the threshold above real beats."""
-
-MIN_ENVELOPE_MV: Final = 0.01
-MAX_ENVELOPE_MV: Final = 1.5
-"""Envelope height of the smallest and the largest beats: a QRS complex of 0.1 mV exceeds ADC noise, and none exceeds 5 mV."""
 
 _HISTORY_BEATS: Final = 8
 """Beats in the running medians of height and RR interval."""
 
-BUFFER_SAMPLES: Final = _samples(17.0)
-"""Samples that a decision may need, back from the newest one."""
-
-_MAX_NOISE_SAMPLES: Final = _samples(12.0)
-"""Longest signal between two beats from which noise is learnt: the buffer still holds it when the beat is accepted."""
-
-_CONTEXT_SAMPLES: Final = COMPARE_SAMPLES + BAND_MARGIN
-"""Samples on each side of a candidate that are needed to locate its R peak and to learn its shape."""
-
-_R_PEAK_CONTEXT: Final = slice(_CONTEXT_SAMPLES - R_PEAK_CONTEXT_SAMPLES, _CONTEXT_SAMPLES + R_PEAK_CONTEXT_SAMPLES + 1)
+_R_PEAK_CONTEXT: Final = slice(CONTEXT_SAMPLES - R_PEAK_CONTEXT_SAMPLES, CONTEXT_SAMPLES + R_PEAK_CONTEXT_SAMPLES + 1)
 """The part of these samples in which the R peak is located."""
 
 
@@ -116,8 +101,8 @@ class QrsDetector:
     def __init__(self, signal: RingBuffer) -> None:
         """Read samples from `signal`, which keeps at least `BUFFER_SAMPLES`; the caller appends samples to it before `push`."""
         self._signal = signal
-        self._heights: deque[float] = deque(maxlen=_HISTORY_BEATS)
-        self._rr_intervals: deque[int] = deque(maxlen=_HISTORY_BEATS)
+        self._heights: Latest[float] = Latest(_HISTORY_BEATS)
+        self._rr_intervals: Latest[int] = Latest(_HISTORY_BEATS)
         self._median_rr = RATE_HZ
         """Running median of the RR intervals, in samples; one second while there is none."""
         self._short_rr = self._median_rr
@@ -132,11 +117,13 @@ class QrsDetector:
         self._shape = QrsShape()
         self._template_height = 0.0
         """Running mean of the envelope's height at beats; it corresponds to a matched filter output of 1."""
+        self._known_steepness = 0.0
+        """Running mean of the steepness of beats over their height in the envelope."""
         self.start(0)
 
     def start(self, index: int) -> None:
         """Start a gap-free stretch whose first sample has number `index`."""
-        self._envelope = RingBuffer(BUFFER_SAMPLES, index)
+        self._peaks = EnvelopePeaks(self._signal, index)
         self._stretch_start = self._position = self._no_beat_since = index
         self._learning = not self._heights
         self._learning_until: float = inf
@@ -145,6 +132,7 @@ class QrsDetector:
         self._searchback_candidates: list[PeakCandidate] = []
         self._searchback_at: float = inf
         self._overdue = False
+        self._watch = FastRhythmWatch(self._context)
 
     @property
     def horizon(self) -> int:
@@ -157,14 +145,14 @@ class QrsDetector:
 
     def push(self) -> list[RPeak]:
         """Process the samples appended since the last call (at most 2 s); return the beats that can now be reported."""
-        self._extend_envelope(self._signal.end - ENVELOPE_MARGIN)
-        self._process_until(self._envelope.end - LOOKAHEAD_SAMPLES)
+        self._peaks.extend(self._signal.end - ENVELOPE_MARGIN)
+        self._process_until(self._peaks.envelope.end - LOOKAHEAD_SAMPLES)
         return self._take_beats()
 
     def finish(self) -> list[RPeak]:
         """End the stretch and return the remaining beats."""
-        self._extend_envelope(self._signal.end)
-        self._process_until(self._envelope.end)
+        self._peaks.extend(self._signal.end)
+        self._process_until(self._peaks.envelope.end)
         learnt_enough = not self._learning
         if not learnt_enough:
             self._finish_learning(self._position)
@@ -175,14 +163,6 @@ class QrsDetector:
             self._learning = True
         return self._take_beats()
 
-    def _extend_envelope(self, end: int) -> None:
-        """Extend the envelope to sample `end`; the signal is padded at both ends of the stretch."""
-        start = self._envelope.end
-        if start < end:
-            first, stop = start - ENVELOPE_MARGIN, end + ENVELOPE_MARGIN
-            padded = self._signal.edge_padded(first, stop, self._stretch_start)
-            self._envelope.extend(envelope(padded, self._stretch_start - first, stop - self._signal.end))
-
     def _take_beats(self) -> list[RPeak]:
         beats, self._unreported = self._unreported, []
         return beats
@@ -191,27 +171,11 @@ class QrsDetector:
         """Decide on all candidates before sample `end`."""
         if end <= self._position:
             return
-        for candidate in self._find_candidates(self._position, end):
+        for candidate in self._peaks.find(self._position, end):
             self._advance(candidate.sample)
             self._decide(self._measure(candidate))
         self._position = end
         self._advance(end)
-
-    def _find_candidates(self, start: int, stop: int) -> list[PeakCandidate]:
-        """Return the peaks of the envelope from sample `start` to before `stop`; the ends of a stretch are not peaks."""
-        first, before = max(start - 1 - LOOKAHEAD_SAMPLES, self._stretch_start), max(start - 1, self._stretch_start)
-        heights = self._envelope[first : stop + LOOKAHEAD_SAMPLES + 1]
-        inner = heights[before - first : stop + 1 - first]
-        rising = inner[1:] > inner[:-1]
-        candidates = []
-        for index in (rising[:-1] > rising[1:]).nonzero()[0].tolist():
-            top = before - first + index + 1
-            height = heights.item(top)
-            if height >= MIN_ENVELOPE_MV:
-                neighbours = heights[max(top - LOOKAHEAD_SAMPLES, 0) : top + LOOKAHEAD_SAMPLES + 1]
-                if neighbours.argmax() == min(top, LOOKAHEAD_SAMPLES):
-                    candidates.append(PeakCandidate(first + top, height, height))
-        return candidates
 
     def _add_height(self, height: float) -> None:
         self._heights.append(height)
@@ -223,8 +187,8 @@ class QrsDetector:
         return self._noise / self._median_height
 
     def _context(self, index: int) -> Samples:
-        """Return `_CONTEXT_SAMPLES` samples on each side of sample `index`, padded at the ends of the stretch."""
-        return self._signal.edge_padded(index - _CONTEXT_SAMPLES, index + _CONTEXT_SAMPLES + 1, self._stretch_start)
+        """Return `CONTEXT_SAMPLES` samples on each side of sample `index`, padded at the ends of the stretch."""
+        return self._signal.edge_padded(index - CONTEXT_SAMPLES, index + CONTEXT_SAMPLES + 1, self._stretch_start)
 
     def _measure(self, candidate: PeakCandidate) -> PeakCandidate:
         """Return the candidate with its height measured by the matched filter, if the noise is high enough for that."""
@@ -253,7 +217,7 @@ class QrsDetector:
 
     def _advance(self, index: int) -> None:
         """Advance time to sample `index`: do everything that was due by then, regardless of the chunk size."""
-        if self._learning:
+        while self._learning:
             if index < self._learning_until:
                 return
             self._finish_learning(int(self._learning_until))
@@ -266,21 +230,32 @@ class QrsDetector:
 
     def _finish_learning(self, end: int) -> None:
         """Take the highest candidate so far as the expected beat height, and decide on all candidates by it."""
-        candidates, self._searchback_candidates = self._searchback_candidates, []
+        candidates = self._searchback_candidates
         if not candidates:
             return
-        self._learning = False
-        self._add_height(min(max(candidate.height for candidate in candidates), MAX_ENVELOPE_MV))
-        background = median(self._envelope[candidates[0].sample : end])
-        self._noise = max(background, self._median_height / 8)
+        level = learn_level(candidates, self._peaks.envelope[candidates[0].sample : end], self._context)
+        if level is None:
+            self._learning_until = end + LEARNING_SAMPLES
+            if end >= candidates[0].sample + MAX_LEARNING_SAMPLES:
+                self._searchback_candidates, self._learning_until = [], inf
+            return
+        self._searchback_candidates, self._learning = [], False
+        self._adopt(level)
         for candidate in candidates:
             self._advance(candidate.sample)
             self._decide(candidate)
 
+    def _adopt(self, level: Level | None) -> None:
+        """Expect beats of this level, if there is one."""
+        if level:
+            self._heights.clear()
+            self._add_height(min(level.height, MAX_ENVELOPE_MV))
+            self._noise = level.noise
+
     def _decay_threshold(self) -> None:
         """Lower the expected beat height after a long time without a beat, but keep it above the noise in that time."""
         expected = self._median_height / DECAY_FACTOR
-        recent = self._envelope[self._no_beat_since : self._no_beat_since + DECAY_AFTER_SAMPLES]
+        recent = self._peaks.envelope[self._no_beat_since : self._no_beat_since + DECAY_AFTER_SAMPLES]
         self._heights.clear()
         self._searchback_candidates = []
         self._no_beat_since += DECAY_AFTER_SAMPLES
@@ -291,13 +266,28 @@ class QrsDetector:
             self._learning, self._learning_until = True, inf
 
     def _decide(self, candidate: PeakCandidate) -> None:
-        """Accept the candidate as a beat, keep it pending, or count it as noise."""
+        """Keep the candidate while learning; otherwise count it as a T wave, or decide whether it is a beat."""
+        if not self._learning and self._noise > WATCH_NOISE_RATIO * self._median_height:
+            self._adopt(self._watch.on_candidate(candidate))
+        before = self._pending or self._last_beat
         if self._learning:
-            if not self._searchback_candidates:
-                self._learning_until = candidate.sample + LEARNING_SAMPLES
-                self._no_beat_since = candidate.sample
-            self._searchback_candidates.append(candidate)
+            self._learn_from(candidate)
+        elif before and self._is_tall_t_wave(candidate, before):
+            self._update_noise(candidate._replace(height=min(candidate.height, MAX_T_NOISE_SHARE * self._median_height)))
+        else:
+            self._decide_on_beat(candidate)
+
+    def _learn_from(self, candidate: PeakCandidate) -> None:
+        """Keep the candidate until enough are known; P waves of a standstill teach nothing."""
+        if self._is_p_wave(candidate):
             return
+        if not self._searchback_candidates:
+            self._learning_until = candidate.sample + LEARNING_SAMPLES
+            self._no_beat_since = candidate.sample
+        self._searchback_candidates.append(candidate)
+
+    def _decide_on_beat(self, candidate: PeakCandidate) -> None:
+        """Accept the candidate as a beat, keep it pending, or count it as noise."""
         if self._pending and candidate.height > self._pending.height:
             self._update_noise(self._pending)
             self._pending = None
@@ -311,10 +301,34 @@ class QrsDetector:
         elif candidate.height < self._threshold(candidate):
             self._update_noise(candidate)
             self._searchback_candidates.append(candidate)
+        elif self._is_p_wave(candidate):
+            self._update_noise(candidate)
         elif candidate.height < LOW_BEAT_SHARE * self._tall_height:
             self._pending = candidate
         else:
             self._accept(candidate)
+
+    def _is_tall_t_wave(self, candidate: PeakCandidate, beat: PeakCandidate) -> bool:
+        """Return whether a candidate is the T wave of `beat`, although it is too high for one by its height."""
+        since = candidate.sample - beat.sample
+        return (
+            MIN_T_WAVE_SAMPLES <= since < MAX_T_WAVE_SAMPLES
+            and (candidate.classification is None or since < T_WAVE_SAMPLES)
+            and candidate.height >= T_WAVE_HEIGHT_SHARE * beat.height
+            and is_t_wave(since, self._steepness(candidate), self._steepness(beat))
+        )
+
+    def _is_p_wave(self, candidate: PeakCandidate) -> bool:
+        """Return whether a candidate that is high enough for a beat is a P wave."""
+        if candidate.envelope >= MAX_P_ENVELOPE_MV:
+            return False
+        context, since = self._context(candidate.sample), candidate.sample - self._last_r_peak
+        match = candidate.match or self._shape.match(context)
+        known, in_pause = KnownBeat(self._shape.height_mv, self._known_steepness), since >= MAX_SEARCHBACK_WAIT_SAMPLES
+        return match is not None and is_p_wave(candidate.envelope, context, match, known, since, in_pause)
+
+    def _steepness(self, candidate: PeakCandidate) -> float:
+        return measure_steepness(self._context(candidate.sample))
 
     def _update_noise(self, candidate: PeakCandidate) -> None:
         """Update the noise level with a candidate that is not a beat."""
@@ -327,8 +341,11 @@ class QrsDetector:
 
     def _search_back(self) -> None:
         """Accept the highest candidate since the last beat, if it reaches the threshold of the search-back."""
-        best = max(self._searchback_candidates, key=lambda candidate: candidate.height, default=None)
-        if best is None or best.height < self._searchback_threshold():
+        threshold = self._searchback_threshold()
+        high = [candidate for candidate in self._searchback_candidates if candidate.height >= threshold]
+        best = max((c for c in high if not self._is_p_wave(c)), key=lambda candidate: candidate.height, default=None)
+        if best is None:
+            self._searchback_candidates = [c for c in self._searchback_candidates if c.height < threshold]
             self._overdue = True
             self._searchback_at = inf
             return
@@ -338,6 +355,7 @@ class QrsDetector:
         self._searchback_candidates = later
 
     def _accept(self, beat: PeakCandidate) -> None:
+        self._watch.on_beat()
         self._unreported.append(self._locate(beat))
         most = min(MAX_HEIGHT_RATIO * self._median_height, MAX_ENVELOPE_MV)
         height = min(beat.envelope, most)
@@ -355,16 +373,6 @@ class QrsDetector:
         self._overdue = False
         self._searchback_at = beat.sample + min(SEARCHBACK_RR_FACTOR * self._median_rr, MAX_SEARCHBACK_WAIT_SAMPLES)
 
-    def _signal_before(self, beat: PeakCandidate) -> Samples:
-        """Return the signal between the last beat and this one, plus `BAND_MARGIN` at each end; empty after a start."""
-        last = self._last_beat
-        start = (
-            max(last.sample + GUARD_SAMPLES - BAND_MARGIN, beat.sample - _MAX_NOISE_SAMPLES, self._stretch_start)
-            if last
-            else beat.sample
-        )
-        return self._signal[start : beat.sample - GUARD_SAMPLES + BAND_MARGIN + 1]
-
     def _locate(self, beat: PeakCandidate) -> RPeak:
         """Return the R peak of a beat, and queue the beat for learning its shape; in noise, the shape locates the peak."""
         context = self._context(beat.sample)
@@ -374,7 +382,12 @@ class QrsDetector:
         if by_shape and not match:
             match = self._shape.match(context)
         if self._shape.should_learn(noise):
-            self._shape.add(BeatSignal(context.copy(), self._signal_before(beat).copy(), match, offset, noise))
+            steepness = self._steepness(beat) / beat.envelope
+            before = self._known_steepness or steepness
+            self._known_steepness = before + TEMPLATE_WEIGHT * (steepness - before)
+            last = self._last_beat.sample if self._last_beat else None
+            interval = interval_before(self._signal, last, beat.sample, self._stretch_start)
+            self._shape.add(BeatSignal(context.copy(), interval.copy(), match, offset, noise))
         if beat.classification:
             offset = min(max(beat.classification.r_peak_offset, -MAX_R_PEAK_OFFSET_SAMPLES), MAX_R_PEAK_OFFSET_SAMPLES)
         elif by_shape and match:

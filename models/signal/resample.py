@@ -28,8 +28,8 @@ _HALF_S: Final = 0.064
 _PHASES: Final = 512
 """Kernel positions between two input samples; rounding to them shifts a sample by at most 8 µs at 125 Hz."""
 
-_INITIAL_SAMPLES: Final = 1000
-"""Initial size of an input buffer beyond its windows: one or two seconds of signal."""
+_INITIAL_SAMPLES: Final = 200
+"""Initial size of an input buffer beyond its windows: a hop of the analysis, 0.2 s, at up to 1000 Hz."""
 
 _MIN_BLOCK_OUTPUTS: Final = 25
 """Smallest number of outputs per matrix product; at 360 and 130 Hz the kernel positions repeat after this many outputs."""
@@ -76,7 +76,7 @@ class Resampler:
         first_phase = (self.next_index / target.rate_hz - start_s) * rate_hz * _PHASES + 0.5
         block = _block(rate_hz, target, first_phase)
         self._interpolator = _GatherInterpolator(rate_hz, target, first_phase) if block is None else _BlockInterpolator(block)
-        self._half_width = _kernel(rate_hz, target).shape[1] // 2
+        self._half_width = _half_width(rate_hz, target)
         self._received = 0
         self._last = 0.0
 
@@ -108,7 +108,7 @@ class _GatherInterpolator:
         """Put the first output floor(`first_phase`) phases after the first sample; the others follow at the target's rate."""
         self._step = rate_hz / target.rate_hz * _PHASES
         self._first_phase = first_phase
-        self._kernel = _kernel(rate_hz, target)
+        self._kernel = _shared_kernel(rate_hz, target)
         self._emitted = 0
         self._first = -self._kernel.shape[1] // 2
         self._tail: Samples = np.empty(0)
@@ -213,12 +213,12 @@ def _block(rate_hz: float, target: ResamplingTarget, first_phase: float) -> _Blo
     inputs, every = _exact_ratio(rate_hz, target.rate_hz)
     if every > _MAX_BLOCK_TAPS:
         return None
-    kernel = _kernel(rate_hz, target)
     outputs = every * max(_MIN_BLOCK_OUTPUTS // every, 1)
     phases = [floor(first_phase + _PHASES * (inputs * j / every)) for j in range(outputs)]
-    width = phases[-1] // _PHASES + 1 + kernel.shape[1]
+    width = phases[-1] // _PHASES + 1 + 2 * _half_width(rate_hz, target)
     if width * outputs > _MAX_BLOCK_TAPS:
         return None
+    kernel = _kernel(rate_hz, target)
     matrix = np.zeros((width, outputs), order="F")  # column-major, because `vecmat` is then a fifth faster
     for column, phase in enumerate(phases):
         start = phase // _PHASES + 1
@@ -233,10 +233,20 @@ def _exact_ratio(numerator: float, denominator: float) -> tuple[int, int]:
     return a * d // divisor, b * c // divisor
 
 
+def _half_width(rate_hz: float, target: ResamplingTarget) -> int:
+    """Return half the kernel's length in samples."""
+    return ceil(target.half_s * rate_hz)
+
+
 @lru_cache(maxsize=16)
+def _shared_kernel(rate_hz: float, target: ResamplingTarget) -> Samples:
+    """Return the kernel for streams that keep it."""
+    return _kernel(rate_hz, target)
+
+
 def _kernel(rate_hz: float, target: ResamplingTarget) -> Samples:
     """Return the kernel: row p holds the taps of an output p / `_PHASES` samples after an input; each row has sum 1."""
-    half = ceil(target.half_s * rate_hz)
+    half = _half_width(rate_hz, target)
     t = (np.arange(1 - half, half + 1) - np.arange(_PHASES)[:, None] / _PHASES) / rate_hz
     taps = np.sinc(2 * target.cutoff_hz * t) * np.cos(np.pi / 2 * np.clip(t / target.half_s, -1, 1)) ** 2
     kernel: Samples = taps / taps.sum(axis=1, keepdims=True)

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from models.signal.filters import Samples, bandpass, correlation_matrix, median_of, taps_view
+from models.signal.filters import RingBuffer, Samples, bandpass, correlation_matrix, median_of, taps_view
+from models.signal.latest import Latest
 from models.signal.peak import parabola_offset
 from models.signal.resample import RATE_HZ
 
@@ -67,6 +68,12 @@ MIN_HEIGHT_MV: Final = 0.01
 
 BAND_MARGIN: Final = SHAPE_BAND.size // 2
 """Samples that the filter of `SHAPE_BAND` needs on each side."""
+
+CONTEXT_SAMPLES: Final = COMPARE_SAMPLES + BAND_MARGIN
+"""Samples on each side of a peak that are needed to locate its R peak and to learn its shape."""
+
+_MAX_NOISE_SAMPLES: Final = round(12.0 * RATE_HZ)
+"""Longest signal between two beats from which noise is learnt: the buffer still holds it when the beat is accepted."""
 
 _LAGS: Final = np.abs(np.subtract.outer(np.arange(2 * HALF_COMPLEX_SAMPLES + 1), np.arange(2 * HALF_COMPLEX_SAMPLES + 1)))
 
@@ -140,7 +147,12 @@ class QrsShape:
         self._filter_at, self._template_at, self._second_at = (
             taps_view(third, 2 * HALF_COMPLEX_SAMPLES + 1) for third in thirds
         )
-        self._r_peak_offsets = deque[float](maxlen=HISTORY_BEATS)
+        self._r_peak_offsets = Latest[float](HISTORY_BEATS)
+
+    @property
+    def height_mv(self) -> float:
+        """Peak-to-peak height of the template in `SHAPE_BAND`."""
+        return abs(self._signed_height_mv)
 
     def should_learn(self, noise: float) -> bool:
         """Return whether to learn from a beat at this noise-to-beat ratio."""
@@ -153,7 +165,7 @@ class QrsShape:
     def match(self, context: Samples) -> Match | None:
         """Compare the samples around a peak, `COMPARE_SAMPLES` + `BAND_MARGIN` on each side; None until the filter exists."""
         self._learn_pending()
-        return self._compare(context.dot(_BAND_MATRIX)) if self._fitted else None
+        return self._compare(band_of(context)) if self._fitted else None
 
     def classifier_rows(self, context: Samples) -> Samples | None:
         """Return the signal rows of the classifier's input, (2, n); None until the filter exists.
@@ -187,7 +199,7 @@ class QrsShape:
         while self._pending:
             beat = self._pending.popleft()
             match = beat.match
-            context = match.context if match else beat.context.dot(_BAND_MATRIX)
+            context = match.context if match else band_of(beat.context)
             if match is None and self._fitted:
                 match = self._compare(context)
             if match and match.template_correlation >= SAME_SHAPE_CORRELATION:
@@ -266,6 +278,25 @@ class QrsShape:
         whitened = np.asarray(np.linalg.solve(ridged[_LAGS], self._template), np.float64)
         self._filter_at[:] = whitened / float(whitened.dot(self._template))
         self._fitted = True
+
+
+def interval_before(signal: RingBuffer, last: int | None, beat: int, start: int) -> Samples:
+    """Return the signal between two beats, plus `BAND_MARGIN` at each end; empty if the last beat is None.
+
+    Args:
+        signal: the samples kept.
+        last: sample number of the last beat in this stretch.
+        beat: sample number of this beat.
+        start: sample number of the first sample of the stretch.
+    """
+    first = beat if last is None else max(last + GUARD_SAMPLES - BAND_MARGIN, beat - _MAX_NOISE_SAMPLES, start)
+    return signal[first : beat - GUARD_SAMPLES + BAND_MARGIN + 1]
+
+
+def band_of(context: Samples) -> Samples:
+    """Return the samples around a peak in `SHAPE_BAND`, `COMPARE_SAMPLES` on each side; `context` has `BAND_MARGIN` more."""
+    banded: Samples = context.dot(_BAND_MATRIX)
+    return banded
 
 
 def _best_correlation(products: list[float], power: list[float], energy: float) -> float:

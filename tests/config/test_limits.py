@@ -2,7 +2,8 @@ from dataclasses import fields
 
 import pytest
 
-from config.limits import DEFAULT_LIMITS, PLAUSIBLE, Limit, LimitError
+from config.limit import Limit, LimitError
+from config.limits import DEFAULT_LIMITS, PLAUSIBLE
 
 NAMES = [field.name for field in fields(DEFAULT_LIMITS)]
 

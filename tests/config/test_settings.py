@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from config.contexts import NO_CONTEXTS, Contexts
 from config.endpoint import Endpoint
 from config.settings import SettingsError, load_settings
 
@@ -19,6 +20,10 @@ name = "strap"
 address = "a0:9e:1a:00:00:01"
 [limits]
 tachycardia_rate = 140
+[contexts]
+paced = true
+known_af = false
+age_years = 71
 """
 
 
@@ -33,6 +38,14 @@ def test_reads_all_settings_of_a_file(tmp_path: Path) -> None:
     assert settings.data == tmp_path / "data"
     assert settings.sensors[0].address == "A0:9E:1A:00:00:01"
     assert settings.limits.tachycardia_rate.value == 140
+    assert settings.contexts == Contexts(paced=True, age_years=71)
+
+
+def test_without_contexts_nothing_is_known(tmp_path: Path) -> None:
+    without = GOOD[: GOOD.index("[contexts]")]
+    assert load_settings(write(tmp_path, without), {}).contexts == NO_CONTEXTS
+    with pytest.raises(SettingsError, match=r"contexts = 3 is not allowed: set it to a \[contexts\] table"):
+        load_settings(write(tmp_path, f"contexts = 3\n{without}"), {})
 
 
 def test_reads_whose_results_of_a_shared_sensor_are_taken(tmp_path: Path) -> None:
@@ -107,6 +120,17 @@ def test_environment_does_not_hide_a_wrong_table(tmp_path: Path) -> None:
         ('address = "a0:9e:1a:00:00:01"', 'address = "here"', "a Bluetooth address such as"),
         ("tachycardia_rate = 140", "tachycardia_rate = 999", "tachycardia_rate = 999 /min is not allowed"),
         ("tachycardia_rate = 140", 'tachycardia_rate = "fast"', "limits.tachycardia_rate = 'fast' is not allowed"),
+        ("paced = true", 'paced = "yes"', "contexts.paced = 'yes' is not allowed: set it to true or false"),
+        ("paced = true", "paced = 1", "contexts.paced = 1 is not allowed: set it to true or false"),
+        ("paced = true", "paced_by = true", "unknown setting contexts.paced_by: use one of known_af, paced,"),
+        (
+            "age_years = 71",
+            "age_years = 131",
+            "age_years = 131 is not allowed: set it to a whole number of years from 0 to 130",
+        ),
+        ("age_years = 71", "age_years = -1", "contexts.age_years = -1 is not allowed"),
+        ("age_years = 71", "age_years = 71.5", "contexts.age_years = 71.5 is not allowed"),
+        ("age_years = 71", "age_years = true", "contexts.age_years = True is not allowed"),
         ('radio = "bluetooth"', 'radio = ["bluetooth", "wifi"]', "radio = ['bluetooth', 'wifi'] is not allowed"),
         ('radio = "bluetooth"', 'radio = ["bluetooth", "bluetooth"]', "or a list of such names"),
         ('radio = "bluetooth"', "radio = []", "radio = [] is not allowed"),

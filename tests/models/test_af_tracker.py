@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import ceil, log
 
 import numpy as np
 import pytest
@@ -9,12 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.rules.af_tracker import (
+    ALERT_EVIDENCE,
     BLOCK_STEPS,
+    BRIEF_EPISODE_S,
+    BRIEF_EVIDENCE,
+    BRIEF_MEMORY_S,
     EVIDENCE_PER_STEP,
     LAG_STEPS,
     P_CHANGE,
     P_DESTABILISE,
     P_STABILISE,
+    REPETITION_IN_AF,
     AfTracker,
     Burden,
     Episode,
@@ -26,14 +32,16 @@ WINDOW_S = 64.0
 LONG_STEPS = LAG_STEPS + 2 * BLOCK_STEPS
 
 
-def track(probabilities: Sequence[float | None], tracker: AfTracker | None = None) -> tuple[list[Episode], list[Stretch]]:
+def track(
+    probabilities: Sequence[float | None], tracker: AfTracker | None = None, repetition: float = 1.0
+) -> tuple[list[Episode], list[Stretch]]:
     """Run the tracker with one beat per second and a 64-beat window at every fourth beat; return all episodes and stretches."""
     tracker = tracker or AfTracker(0.9, 30.0)
     episodes: list[Episode] = []
     stretches: list[Stretch] = []
     now_s = WINDOW_S
     for probability in probabilities:
-        episodes += tracker.add_window(now_s, now_s - WINDOW_S, now_s - WINDOW_S / 2, probability)
+        episodes += tracker.add_window(now_s, now_s - WINDOW_S, now_s - WINDOW_S / 2, probability, repetition)
         stretches += tracker.take_labelled()
         now_s += STEP_S
     episodes += tracker.end(now_s - STEP_S)
@@ -149,3 +157,85 @@ def test_a_stable_rhythm_needs_more_evidence_to_change_than_a_new_one(rhythm: fl
 
     assert count_changed(5) == 12
     assert count_changed(10 * LONG_STEPS) == 0
+
+
+BRIEF: list[float | None] = [0.01] * 60 + [0.99] * 40
+"""Four minutes of another rhythm, then AF for 160 s."""
+STEP_EVIDENCE = EVIDENCE_PER_STEP * log(0.99 / 0.01)
+"""Evidence of a step of AF in `BRIEF`."""
+
+
+def waits_s(episodes: list[Episode]) -> list[float]:
+    return [episode.decided_s - episode.onset_s for episode in episodes if episode.end_s is None]
+
+
+@given(st.floats(0.92, 0.999))
+def test_an_episode_waits_for_its_evidence_so_that_clear_af_is_raised_sooner(probability: float) -> None:
+    episodes, _ = track([0.01] * LONG_STEPS + [probability] * LONG_STEPS)
+    (wait_s,) = waits_s(episodes)
+    steps = ceil(ALERT_EVIDENCE / (EVIDENCE_PER_STEP * log(probability / (1 - probability))))
+    assert abs(wait_s - max(30.0 + WINDOW_S / 2, steps * STEP_S + WINDOW_S / 2)) <= 3 * STEP_S + WINDOW_S / 2
+
+
+def test_labelled_evidence_counts_and_evidence_against_is_subtracted() -> None:
+    strong, weak = 0.95, 0.45
+    pattern = [strong, weak] * LONG_STEPS
+    episodes, stretches = track(pattern)
+    assert all(stretch.af for stretch in stretches)
+    (wait_s,) = waits_s(episodes)
+    pair = EVIDENCE_PER_STEP * (log(strong / (1 - strong)) + log(weak / (1 - weak)))
+    assert wait_s == pytest.approx(WINDOW_S + 2 * STEP_S * ALERT_EVIDENCE / pair, abs=2 * STEP_S)
+    assert wait_s > (LAG_STEPS + BLOCK_STEPS) * STEP_S / 2  # longer than what is not labelled yet
+
+
+def test_intervals_that_repeat_lower_the_evidence_and_no_label() -> None:
+    pattern = [0.01] * LONG_STEPS + [0.97] * 2 * LONG_STEPS
+    plain, labels = track(pattern)
+    log_odds = log(0.97 / 0.03)
+    slower, same = track(pattern, repetition=REPETITION_IN_AF + log_odds / 2)
+    assert same == labels
+    steps = ceil(ALERT_EVIDENCE / (EVIDENCE_PER_STEP * log_odds / 2))
+    assert waits_s(slower)[0] - waits_s(plain)[0] == pytest.approx(steps / 2 * STEP_S, abs=2 * STEP_S)
+    assert track(pattern, repetition=REPETITION_IN_AF + log_odds) == ([], labels)
+
+
+def test_each_brief_episode_adds_to_the_evidence_that_the_next_one_needs() -> None:
+    episodes, stretches = track([*BRIEF * 7, *[0.01] * 60])
+    needed = [ceil((ALERT_EVIDENCE + BRIEF_EVIDENCE * min(brief, 4)) / STEP_EVIDENCE) * STEP_S for brief in range(7)]
+    waited_s = waits_s(episodes)
+    assert [wait_s - waited_s[0] for wait_s in waited_s] == [seconds - needed[0] for seconds in needed]
+    assert waited_s[-1] - waited_s[-2] == 0.0
+    found_s = sum(stretch.end_s - stretch.start_s for stretch in stretches if stretch.af)
+    assert found_s == pytest.approx(7 * 160, abs=7 * 4 * STEP_S)  # the burden counts all of them
+
+
+def test_a_long_episode_is_not_brief() -> None:
+    long = [*[0.01] * 60, *[0.99] * (int(BRIEF_EPISODE_S / STEP_S) + 4)]
+    episodes, _ = track([*long * 3, *BRIEF])
+    assert len(set(waits_s(episodes))) == 1
+
+
+def test_brief_episodes_are_forgotten_after_a_day() -> None:
+    day = [0.01] * int(BRIEF_MEMORY_S / STEP_S)
+    episodes, _ = track([*BRIEF * 3, *day, *BRIEF])
+    first, second, _, last = waits_s(episodes)
+    assert last == first < second
+
+
+def test_an_episode_that_a_gap_ended_is_not_brief() -> None:
+    tracker = AfTracker(0.9, 30.0)
+    assert len({waits_s(track([0.99] * 40, tracker)[0])[0] for _ in range(4)}) == 1
+    assert tracker.brief_ages_s(1000.0) == []
+
+
+@pytest.mark.parametrize(("away_s", "is_known"), [(60.0, True), (BRIEF_MEMORY_S, False)])
+def test_brief_episodes_are_known_after_a_restart(away_s: float, is_known: bool) -> None:
+    before = AfTracker(0.9, 30.0)
+    earlier, _ = track([*BRIEF * 2, *[0.01] * 60], before)
+    ages_s = before.brief_ages_s(WINDOW_S + 260 * STEP_S)
+    ends_s = [episode.end_s for episode in earlier if episode.end_s is not None]
+    assert ages_s == [WINDOW_S + 260 * STEP_S - end_s for end_s in ends_s]
+    after = AfTracker(0.9, 30.0, ages_s)
+    after.add_time_away(away_s)
+    (wait_s,) = waits_s(track(BRIEF, after)[0])
+    assert (wait_s > waits_s(track(BRIEF)[0])[0]) == is_known

@@ -98,7 +98,7 @@ def test_no_rr_interval_spans_a_gap(mv: Samples, models: Models) -> None:
     analysis = EcgAnalysis(RATE_HZ, DEFAULT_LIMITS, models)
     sinus = mv[int(84 * RATE_HZ) : int(96 * RATE_HZ)]
     steps = [analysis.push(sinus), analysis.gap(10.0), analysis.push(sinus), analysis.finish()]
-    assert beats_and_findings(steps)[1] == []
+    assert {finding.kind for finding in beats_and_findings(steps)[1]} == {"rhythm_normal"}  # of each short stretch
     after = [beat for step in steps[2:] for beat in step.beats]
     assert after[0].after_gap
     assert after[0].t_s > 22.0

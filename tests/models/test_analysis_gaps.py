@@ -46,7 +46,7 @@ EPISODES = {
 def assert_told_and_ended(findings: list[Finding]) -> None:
     ongoing: set[tuple[str, float]] = set()
     for finding in findings:
-        (ongoing.add if finding.end_s is None else ongoing.discard)((finding.kind, finding.onset_s))
+        (ongoing.add if finding.end_s is None else ongoing.discard)(finding.episode)
         assert finding.end_s is None or finding.end_s >= finding.onset_s
     assert not ongoing
 
@@ -61,7 +61,7 @@ def test_an_episode_at_a_lost_link_is_told_and_ended(kind: str, as_nan: bool, aw
     missing = np.full(round(away_s * RATE_HZ), np.nan)
     findings += (analysis.push(missing) if as_nan else analysis.gap(away_s)).findings
     findings += analysis.push(SINUS).findings
-    assert kind in {finding.kind for finding in findings if finding.end_s is not None}
+    assert kind in {finding.episode[0] for finding in findings if finding.end_s is not None}
     assert_told_and_ended([*findings, *analysis.finish().findings])
 
 

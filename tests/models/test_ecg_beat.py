@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from models.inference.ecg_beat import (
+    BACKGROUND,
     CLASSES,
     HISTORY_INTERVALS,
     LONG_TERM_INTERVALS,
@@ -46,11 +47,16 @@ def spike(height_mv: float = 1.0) -> Values:
 
 
 def steady(rr_s: float = 0.8) -> Values:
-    return np.full(RR_INPUTS, rr_s)
+    intervals_s = np.full(RR_INPUTS, rr_s)
+    intervals_s[BACKGROUND + 1 :] = 0.008, 0.02
+    return intervals_s
 
 
-TYPICAL_SHAPE: Values = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
-"""Shape features if every beat matches the template and comes on time."""
+TYPICAL_SHAPE: Values = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.9, 1.0, 1.0])
+"""Shape and P wave features if every beat matches the template, has a P wave and comes on time."""
+
+RHYTHM = 7
+"""The first number that compares intervals with the median; those before compare them with the background rhythm."""
 
 
 def inputs_of(wave: Values, template: Values, rr_s: Values) -> NDArray[np.float32]:
@@ -67,16 +73,17 @@ class TestFeatures:
         assert (inputs[2] == 0).all()
         assert (inputs[3] == 1).all()
         numbers = inputs[WAVE_ROWS]
-        np.testing.assert_allclose(numbers[:12], 0, atol=1e-6)  # no interval differs from the median
-        np.testing.assert_allclose(numbers[31], 1, atol=1e-3)  # the cosine of the QRS complexes
+        np.testing.assert_allclose(numbers[RHYTHM : RHYTHM + 12], 0, atol=1e-6)  # no interval differs from the median
+        np.testing.assert_allclose(numbers[RHYTHM + 31], 1, atol=1e-3)  # the cosine of the QRS complexes
         assert (numbers[SCALARS:] == 0).all()
 
     def test_a_premature_beat(self) -> None:
         rr_s = steady()
         rr_s[HISTORY_INTERVALS - 1 : HISTORY_INTERVALS + 1] = 0.4, 1.2
         numbers = inputs_of(spike(), spike(), rr_s)[WAVE_ROWS]
-        np.testing.assert_allclose(numbers[[7, 8]], np.log([0.5, 1.5]), atol=1e-6)
-        np.testing.assert_allclose(numbers[9:11], np.log(0.5), atol=1e-6)  # against the last minutes
+        np.testing.assert_allclose(numbers[[RHYTHM + 7, RHYTHM + 8]], np.log([0.5, 1.5]), atol=1e-6)
+        np.testing.assert_allclose(numbers[RHYTHM + 9 : RHYTHM + 11], np.log(0.5), atol=1e-6)  # against the last minutes
+        np.testing.assert_allclose(numbers[0], np.log(0.5), atol=1e-6)  # against the background rhythm
 
     @given(gain=st.floats(0.3, 20.0))
     def test_gain_does_not_matter(self, gain: float) -> None:
@@ -158,11 +165,11 @@ class TestChooseClasses:
         assert self.classes(shares, np.ones(4)) == "NN"
         assert self.classes(shares, np.array([1.0, 2.0, 1.5, 1.0])) == "SV"
 
-    def test_the_weight_of_s_applies_to_early_beats_only(self) -> None:
+    def test_only_early_beats_are_supraventricular(self) -> None:
         shares = np.array([[0.5, 0.3, 0.15, 0.05], [0.3, 0.5, 0.15, 0.05]])
         weights = np.array([1.0, 2.0, 1.0, 1.0])
-        assert self.classes(shares, weights, is_early=[True, False]) == "SS"
-        assert self.classes(shares, weights, is_early=[False, False]) == "NS"
+        assert self.classes(shares, weights, is_early=[True, False]) == "SN"
+        assert self.classes(shares, weights, is_early=[False, False]) == "NN"
 
     def test_the_weight_of_s_cannot_hide_a_ventricular_beat(self) -> None:
         shares = np.array([[0.2, 0.3, 0.45, 0.05]])
@@ -209,10 +216,20 @@ class TestChooseClasses:
 
 class TestFindEarlyBeats:
     def test_compares_with_the_median(self) -> None:
-        assert find_early_beats(np.stack([self.beat(now) for now in (0.70, 0.71)])).tolist() == [True, False]
+        assert find_early_beats(np.stack([self.beat(now, after_s=now) for now in (0.70, 0.71)])).tolist() == [True, False]
+
+    def test_compares_with_both_neighbours(self) -> None:
+        assert find_early_beats(np.stack([self.beat(now) for now in (0.73, 0.74)])).tolist() == [True, False]
+
+    def test_compares_with_the_background_rhythm(self) -> None:
+        runs = np.full((2, RR_INPUTS), 0.5)
+        runs[:, BACKGROUND] = 0.57, 0.56
+        assert find_early_beats(runs).tolist() == [True, False]
 
     def test_compares_with_the_slow_intervals_of_the_last_minutes(self) -> None:
         runs = [np.where(np.arange(RR_INPUTS) < HISTORY_INTERVALS + 1, 0.5, slow_s) for slow_s in (0.72, 0.71)]
+        for rr_s in runs:
+            rr_s[BACKGROUND] = 0.5
         assert find_early_beats(np.stack(runs)).tolist() == [True, False]
 
     def test_a_beat_without_known_intervals_is_not_early(self) -> None:
@@ -221,9 +238,9 @@ class TestFindEarlyBeats:
         assert find_early_beats(np.stack([without_next, np.full(RR_INPUTS, np.nan)])).tolist() == [False, False]
 
     @staticmethod
-    def beat(rr_before_s: float) -> Values:
+    def beat(rr_before_s: float, after_s: float = 0.8) -> Values:
         rr_s = steady()
-        rr_s[HISTORY_INTERVALS - 1] = rr_before_s
+        rr_s[HISTORY_INTERVALS - 1 : HISTORY_INTERVALS + 1] = rr_before_s, after_s
         return rr_s
 
 

@@ -54,6 +54,28 @@ def test_a_run_is_reported_at_its_third_beat_with_its_rate_and_ends_with_its_las
     assert episodes([ended]) == [("vt", 1.5, 2.5)]
 
 
+@pytest.mark.parametrize(("next_rr_s", "is_reported"), [(0.5, True), (0.6, True), (0.7, False), (None, False)])
+def test_the_last_beat_of_a_longer_limit_needs_no_label_if_it_comes_in_time(next_rr_s: float | None, is_reported: bool) -> None:
+    rule = RunRule(DEFAULT_LIMITS.with_values({"v_run_beats": 5}))
+    assert [*rule.on_beat(0.5, None, "N"), *(f for i in range(2, 5) for f in rule.on_beat(0.5 * i, 0.5, "V", None, 0.5))] == []
+    assert len(list(rule.on_beat(2.5, 0.5, "V", None, next_rr_s))) == is_reported
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_reported"), [("VVVNVV", True), ("VVNVVV", False), ("VVVNNVV", False), ("VVVNVNV", False)]
+)
+def test_one_other_label_does_not_end_a_run_that_is_not_reported_yet(labels: str, is_reported: bool) -> None:
+    rule = RunRule(DEFAULT_LIMITS.with_values({"v_run_beats": 5}))
+    found = [finding for i, label in enumerate(labels) for finding in rule.on_beat(0.5 * i, 0.5, label)]
+    assert [finding.kind for finding in found] == ["vt"] * is_reported
+
+
+def test_a_run_of_three_waits_for_three_labels() -> None:
+    rule = RunRule(DEFAULT_LIMITS)
+    assert [*rule.on_beat(0.5, None, "V", None, 0.5), *rule.on_beat(1.0, 0.5, "V", None, 0.5)] == []
+    assert len(list(rule.on_beat(1.5, 0.5, "V", None, 0.5))) == 1
+
+
 def test_two_ventricular_beats_are_a_couplet_not_a_run() -> None:
     assert runs("NVVNNVVN") == []
 
@@ -135,6 +157,47 @@ def test_a_run_without_a_following_beat_ends_with_its_last_beat() -> None:
     assert list(rule.advance_to(4.4)) == []
     assert episodes(list(rule.advance_to(4.5))) == [("vt", 0.5, 1.5)]
     assert list(rule.advance_to(60.0)) == []
+
+
+def test_a_run_at_a_lost_signal_ends_as_lost() -> None:
+    rule = RunRule(DEFAULT_LIMITS)
+    run(rule, "NVVV")
+    assert list(rule.on_gap(2.9)) == []
+    (ended,) = rule.on_gap(3.0)
+    assert (ended.end_s, ended.lost) == (1.5, True)
+
+
+def test_a_run_after_which_no_beat_comes_is_lost_only_with_the_signal() -> None:
+    for gaps_s, is_lost in (((), False), ((0.5,), True)):
+        rule = RunRule(DEFAULT_LIMITS)
+        run(rule, "NVVV")
+        assert [finding for gap_s in gaps_s for finding in rule.on_gap(gap_s)] == []
+        assert [finding.lost for finding in rule.advance_to(10.0)] == [is_lost]
+
+
+def test_a_pattern_at_a_lost_signal_ends_as_lost() -> None:
+    rule = GeminyRule("bigeminy", DEFAULT_LIMITS)
+    run(rule, "NNVNVNV", 1.0)
+    assert list(rule.on_gap(2.9)) == []
+    assert [(finding.end_s, finding.lost) for finding in rule.on_gap(3.0)] == [(6.0, True)]
+
+
+def test_a_wide_rhythm_is_a_run_from_its_first_beat() -> None:
+    rule = RunRule(DEFAULT_LIMITS)
+    assert run(rule, "NNNNNNNN", 0.4) == []
+    (raised,) = rule.on_beat(3.2, 0.4, "V", 0.8)
+    assert (raised.kind, raised.onset_s, raised.end_s) == ("vt", 0.8, None)
+    assert raised.measured == {"beats": 7, "rate_bpm": 150, "limit_beats": 3, "limit_bpm": 100, "origin_unknown": 1}
+    assert rule.is_open
+    assert [finding for i in range(1, 20) for finding in rule.on_beat(3.2 + 0.4 * i, 0.4, "V")] == []
+    (ended,) = rule.end_episode()
+    assert ended.measured["origin_unknown"] == 1
+
+
+def test_a_wide_rhythm_in_a_run_that_is_known_by_its_labels_changes_nothing() -> None:
+    rule = RunRule(DEFAULT_LIMITS)
+    assert len(run(rule, "NVVVVVV", 0.4)) == 2
+    assert list(rule.on_beat(2.8, 0.4, "V", 0.4)) == []
 
 
 def geminy(kind: str, labels: str) -> Episodes:

@@ -1,13 +1,16 @@
 """The rules on vital signs; the expected findings follow from the numbers in the guidelines."""
 
 import json
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from config.limits import DEFAULT_LIMITS, PLAUSIBLE, Limits
-from models.findings import Finding
+from models.findings import STALE_REASON, Finding
 from models.rules.vitals import VitalRules
 
 US_PER_S = 1_000_000
@@ -66,12 +69,12 @@ def test_a_crisis_ends_when_both_pressures_are_clearly_below_their_limits() -> N
     assert patient.pressure(1200, 150, 90) == []
 
 
-def test_hypotension_is_below_90_mmhg() -> None:
+def test_hypotension_is_at_most_90_mmhg_as_news2_scores_it() -> None:
     patient = Patient()
-    assert patient.pressure(0, 90, 60) == []
-    assert episodes(patient.pressure(60, 89, 60)) == [("hypotension", 60, None)]
-    assert patient.pressure(120, 94, 60) == []
-    assert episodes(patient.pressure(180, 95, 60)) == [("hypotension", 60, 180)]
+    assert patient.pressure(0, 91, 60) == []
+    assert episodes(patient.pressure(60, 90, 60)) == [("hypotension", 60, None)]
+    assert patient.pressure(120, 95, 60) == []
+    assert episodes(patient.pressure(180, 96, 60)) == [("hypotension", 60, 180)]
 
 
 def measure_week(patient: Patient, first_day: int, systolic: float, diastolic: float) -> list[Finding]:
@@ -137,8 +140,8 @@ def test_a_continuous_saturation_must_stay_low_to_be_reported() -> None:
 def test_a_low_saturation_ends_only_above_its_hysteresis() -> None:
     patient = Patient()
     assert episodes(patient.measure(0, "spo2", 93)) == [("spo2_low", 0, None)]
-    assert patient.measure(60, "spo2", 94) == []
-    assert episodes(patient.measure(120, "spo2", 95)) == [("spo2_low", 0, 120)]
+    assert patient.measure(60, "spo2", 95) == []
+    assert episodes(patient.measure(120, "spo2", 96)) == [("spo2_low", 0, 120)]
 
 
 def test_low_values_before_and_after_a_gap_do_not_add_up() -> None:
@@ -198,6 +201,108 @@ def test_the_comparison_starts_over_when_the_scale_has_a_new_user() -> None:
     assert [f.inconclusive for f in patient.measure(DAY, "weight", 62.0)] == ["out_of_distribution"]
     assert patient.measure(2 * DAY, "weight", 62.3) == []
     assert kinds(patient.measure(3 * DAY, "weight", 64.5)) == ["weight_gain"]
+
+
+def weigh(patient: Patient, weights: Sequence[float], first_day: int = 0) -> list[Finding]:
+    return [f for day, kg in enumerate(weights, first_day) for f in patient.measure(day * DAY, "weight", kg)]
+
+
+def test_a_slow_gain_is_a_trend_where_no_three_days_show_it() -> None:
+    patient = Patient()
+    found = weigh(patient, [*[80.0] * 20, *(80 + day / 7 for day in range(1, 15))])
+    assert kinds(found) == ["weight_trend"]
+    (raised,) = found
+    assert raised.onset_s - START_S == pytest.approx(30 * DAY, abs=2 * DAY)
+    assert raised.measured["gain_kg"] >= 1
+    assert episodes(weigh(patient, [80.0] * 5, 34))[-1][0] == "weight_trend"
+
+
+def test_a_trend_needs_a_weight_on_half_of_the_days() -> None:
+    assert weigh(Patient(), [80.0] * 6 + [81.9] * 3) == []
+    assert kinds(weigh(Patient(), [80.0] * 8 + [81.9] * 3)) == ["weight_trend"]
+
+
+def stable_weights(rng: np.random.Generator, days: int) -> NDArray[np.float64]:
+    """90 kg that vary from day to day (SD 0.36 kg), with a weekly rhythm of 0.35 %, and drift by some 0.4 kg in two months.
+
+    A third of all changes from day to day then are 0.5 kg and more (Edholm et al. 1974).
+    """
+    week = 0.16 * np.sin(2 * np.pi * np.arange(days) / 7)
+    return np.asarray(90 + week + np.cumsum(rng.normal(0, 0.05, days)) + rng.normal(0, 0.36, days))
+
+
+def test_a_stable_weight_has_a_false_trend_in_ten_years_at_most_and_a_rising_one_is_found() -> None:
+    rng = np.random.default_rng(20_291)
+    false = [f for _ in range(20) for f in weigh(Patient(), stable_weights(rng, 365).tolist()) if f.end_s is None]
+    assert sum(f.kind == "weight_trend" for f in false) <= 2
+    rise = np.concatenate((np.zeros(20), np.linspace(1 / 7, 2, 14), np.full(4, 2.0)))
+    found = [{f.kind for f in weigh(Patient(), (stable_weights(rng, 38) + rise).tolist())} for _ in range(40)]
+    assert sum("weight_trend" in one for one in found) >= 36
+    assert sum("weight_gain" in one for one in found) <= 8, "the gain within three days is too small for the simple rule"
+
+
+def test_an_episode_without_a_newer_value_is_lost_after_a_day_and_a_half() -> None:
+    patient = Patient()
+    patient.pressure(0, 85, 60)
+    assert list(patient.rules.advance_to(round((START_S + 36 * HOUR) * US_PER_S))) == []
+    (lost,) = patient.rules.advance_to(round((START_S + 36 * HOUR + 1) * US_PER_S))
+    assert episodes([lost]) == [("hypotension", 0, 0)]
+    assert (lost.lost, lost.reasons) == (True, (STALE_REASON,))
+    assert list(patient.rules.advance_to(round((START_S + 99 * DAY) * US_PER_S))) == [], "it is said once"
+
+
+def test_a_continuous_value_is_stale_after_five_minutes() -> None:
+    patient = Patient()
+    found = [f for at in range(30) for f in patient.measure(at, "spo2", 80, "continuous")]
+    assert found[-1].measured["limit_percent"] == 85
+    (lost,) = patient.rules.advance_to(round((START_S + 29 + 301) * US_PER_S))
+    assert (lost.kind, lost.end_s, lost.lost) == ("spo2_low", START_S + 29, True)
+    assert patient.measure(400, "spo2", 84, "continuous") == [], "an abnormal value does not end it, but must persist"
+    (recovered,) = patient.measure(401, "spo2", 97, "continuous")
+    assert (recovered.onset_s, recovered.end_s) == (lost.onset_s, START_S + 401)
+    assert (recovered.recovered, recovered.lost) == (True, False)
+
+
+def test_the_value_after_a_stale_episode_is_judged_anew() -> None:
+    patient = Patient()
+    patient.pressure(0, 190, 100)
+    patient.pressure(300, 190, 100)
+    found = patient.pressure(3 * DAY, 185, 100)
+    assert episodes(found)[0] == ("bp_crisis", 0, 300)
+    assert [(f.lost, f.recovered) for f in found] == [(True, False), (False, False), (False, False)]
+    assert (found[-1].onset_s - START_S, found[-1].measured["readings"]) == (3 * DAY, 1)
+    normal = patient.pressure(6 * DAY, 130, 80)
+    assert [(f.lost, f.recovered) for f in normal] == [(True, False), (False, True)]
+
+
+def test_a_late_value_leaves_no_episode_that_could_become_stale() -> None:
+    patient, now = Patient(), round((START_S + 20 * DAY) * US_PER_S)
+    found: list[Finding] = []
+    for at, systolic in ((20 * DAY, 120), (DAY, 85), (5 * DAY, 86), (9 * DAY, 120)):
+        found += patient.rules.feed_result("systolic", systolic, round((START_S + at) * US_PER_S), now)
+        found += patient.rules.feed_result("diastolic", 60, round((START_S + at) * US_PER_S), now)
+    assert episodes(found) == [("hypotension", DAY, DAY), ("hypotension", 5 * DAY, 5 * DAY)]
+    assert not any(finding.lost for finding in found)
+
+
+def test_the_mean_of_a_week_is_stale_after_a_week() -> None:
+    patient = Patient()
+    measure_week(patient, 0, 150, 80)
+    last = round((START_S + 6 * DAY + 12 * HOUR + 2 * MINUTE) * US_PER_S)
+    assert list(patient.rules.advance_to(last + 7 * DAY * US_PER_S)) == []
+    assert kinds(list(patient.rules.advance_to(last + 8 * DAY * US_PER_S))) == ["bp_trend"]
+
+
+def test_what_was_open_at_a_restart_is_ended_by_a_normal_value() -> None:
+    patient = Patient()
+    patient.pressure(0, 190, 100)
+    resumed = Patient()
+    resumed.rules = VitalRules(DEFAULT_LIMITS, json.loads(json.dumps(patient.rules.state())))
+    assert list(resumed.rules.advance_to(round((START_S + 9 * DAY) * US_PER_S))) == []
+    (recovered,) = resumed.pressure(9 * DAY, 130, 80)
+    assert episodes([recovered]) == [("bp_crisis", 0, 9 * DAY)]
+    assert recovered.recovered
+    assert "lost" not in resumed.rules.state() or not resumed.rules.state()["lost"]
 
 
 @pytest.mark.parametrize(
@@ -267,16 +372,18 @@ def test_for_any_values_episodes_are_reported_before_they_end(measured: list[tup
     patient, found = Patient(), []
     for kind, value, at, continuous in sorted(measured, key=lambda m: m[2]):
         found += patient.measure(at, kind, value, *(["continuous"] if continuous else []))
-    ongoing = set()
+    ongoing, lost = set(), set()
     for finding in found:
         if finding.inconclusive:
             continue
         key = finding.kind, finding.onset_s
         if finding.end_s is None:
             ongoing.add(key)
-        else:
-            assert finding.end_s >= finding.onset_s
-            ongoing.remove(key)
+            continue
+        assert finding.end_s >= finding.onset_s
+        (lost if finding.recovered else ongoing).remove(key)
+        if finding.lost:
+            lost.add(key)
 
 
 @pytest.mark.parametrize("flag", ["demonstration", "testing", "invalid", "questionable", "nonpulsatile", "sensor_unconnected"])

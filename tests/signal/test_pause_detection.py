@@ -26,10 +26,10 @@ def ecg(beats, duration_s=50.0, *, noise_mv=0.01, p_mv=0.0, p_s=()):
 
 
 def find_pauses(mv, rate_hz=RATE_HZ, size=73):
-    """Return onset and end of each pause."""
+    """Return onset and end of each pause or asystole."""
     analysis = EcgAnalysis(rate_hz, DEFAULT_LIMITS, Models())
     steps = [analysis.push(mv[i : i + size]) for i in range(0, mv.size, size)] + [analysis.finish()]
-    found = [finding for step in steps for finding in step.findings if finding.kind == "pause"]
+    found = [finding for step in steps for finding in step.findings if finding.episode[0] == "pause"]
     raised = {finding.onset_s for finding in found if finding.end_s is None}
     ended = {finding.onset_s: finding.end_s for finding in found if finding.end_s is not None}
     assert raised == ended.keys()
@@ -82,10 +82,12 @@ def test_reports_a_standstill_after_3_s_and_keeps_it_open_beyond_the_buffer():
     seen = [
         (finding, analysis.chain.end_s) for i in range(0, mv.size, 13) for finding in analysis.push(mv[i : i + 13]).findings
     ]
-    ((raised, seen_s),) = seen
-    assert raised.kind == "pause"
-    assert raised.end_s is None
-    assert seen_s - raised.onset_s < 3.6
+    (pause, pause_seen_s), (asystole, asystole_seen_s) = seen
+    assert (pause.kind, asystole.kind) == ("pause", "asystole")
+    assert pause.episode == asystole.episode
+    assert pause.end_s is asystole.end_s is None
+    assert pause_seen_s - pause.onset_s < 3.6
+    assert asystole_seen_s - pause.onset_s < 8.6
 
 
 @pytest.mark.parametrize(

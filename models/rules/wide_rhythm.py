@@ -1,0 +1,188 @@
+"""Recognises a wide, regular and fast rhythm whatever the labels of its beats.
+
+Such a rhythm is treated as a ventricular tachycardia until the contrary is shown (ACC/AHA/HRS 2015 supraventricular tachycardia
+guideline, section 3.2). Beat labels fail in it where it began before the first beat of the stream, because its shape is then
+the usual one. The contrary is shown where this patient's slower sinus rhythm had the same shape: it is then conducted, with a
+bundle branch block for example.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.limits import Limits
+from models.inference.ecg_beat import QRS, SAMPLES_BEFORE_R, WAVE_SAMPLES
+from models.qrs_shapes import MAX_SHIFT_SAMPLES, SAME_SHAPE_COSINE, best_cosines, shift_qrs
+from models.signal.filters import Samples, median_of
+from models.signal.latest import Latest
+from models.signal.qrs_width import is_wide
+
+WINDOW_BEATS: Final = 17
+MIN_BEATS: Final = 9
+MIN_WINDOW_S: Final = 4.0
+"""A rhythm is judged by its last 9 to 17 beats, at least 4 s: 8 intervals at 120/min. With the detector's learning time and the
+delay of the labels, a rhythm that begins with the stream is known within 10 s."""
+
+RATE_TOLERANCE: Final = 0.01
+"""A median rate below the limit by this share counts as at the limit: R peaks are located to some 4 ms."""
+
+REGULAR_TOLERANCE: Final = 0.12
+REGULAR_SHARE: Final = 0.9
+"""In a regular rhythm so many intervals differ by less than this share from the median. The cycle length of a VT varies by less
+than 20 ms in most patients, the measured R peak of a wide complex by some 20 ms; in atrial fibrillation, half of the intervals
+differ by more."""
+
+COHERENT_SHARE: Final = 0.75
+"""So many beats of a window have one shape. Others are noise, or detected T waves."""
+
+JUDGE_EVERY_BEATS: Final = 2
+"""A fast rhythm is judged at every second beat, which saves time."""
+MIN_WIDE: Final = 2
+"""Consecutive judgements of a wide rhythm that confirm it."""
+
+SLOW_RR_S: Final = (0.6, 1.5)
+"""Intervals of a sinus rhythm at rest, 100 to 40/min."""
+GRADUAL_CHANGE: Final = 0.2
+"""Largest change between two intervals of a sinus rhythm, with respiratory arrhythmia."""
+BLOCK_S: Final = 10.0
+CONDUCTED_BLOCKS: Final = 3
+"""So many blocks of a regular slow rhythm, whose mean beats have one shape, show that the shape is conducted: 30 s (our choice,
+no guideline)."""
+MAX_CONDUCTED: Final = 4
+"""Conducted shapes that are kept: with and without a bundle branch block, and in two positions of the body."""
+UPDATE_SHARE: Final = 0.25
+"""Weight of a new mean beat in the conducted shape that it resembles."""
+STORED: Final = slice(QRS.start - MAX_SHIFT_SAMPLES, QRS.stop + MAX_SHIFT_SAMPLES)
+ROUND_DIGITS: Final = 3
+"""Of a conducted shape the 40 samples around its QRS complex are stored, to 1 microvolt."""
+
+
+@dataclass(frozen=True, slots=True)
+class WideRhythm:
+    """A wide, regular and fast rhythm: the time of its first beat that was judged, and its mean beat."""
+
+    onset_s: float
+    mean_mv: Samples
+
+
+class WideRhythmDetector:
+    """Learns the conducted shapes of a patient, and detects wide, regular and fast rhythms of another shape."""
+
+    def __init__(self, limits: Limits, conducted_mv: Iterable[Sequence[float]] = ()) -> None:
+        """Start a stream; `conducted_mv` is what an earlier one returned from `conducted_mv`."""
+        self._max_rr_s = 60.0 / limits.wide_rate.value * (1 + RATE_TOLERANCE)
+        self._wide_ms = limits.wide_qrs.value
+        self._conducted = [np.pad(shape, (STORED.start, WAVE_SAMPLES - STORED.stop)) for shape in conducted_mv]
+        self._beats = Latest[tuple[float, float, Samples]](WINDOW_BEATS)
+        """Time, interval and waveform of the latest consecutive beats."""
+        self._slow_s = 0.0
+        self._blocks_mv: list[Samples] = []
+        """Mean beats of the latest blocks of a slow rhythm, all of one shape."""
+        self._count = self._wide_count = 0
+
+    def conducted_mv(self) -> list[list[float]]:
+        """Return the conducted shapes, ready for JSON."""
+        return [np.round(shape[STORED], ROUND_DIGITS).tolist() for shape in self._conducted]
+
+    def on_beat(self, t_s: float, rr_s: float | None, wave_mv: Samples, label: str, *, in_af: bool) -> WideRhythm | None:
+        """Process one beat that does not belong to a known ventricular run; return a wide rhythm that it confirms.
+
+        `wave_mv` are the samples of `BeatContext`. In atrial fibrillation no rhythm is regular except by chance.
+        """
+        if rr_s is None:
+            self._beats.clear()
+        self._learn_slow(rr_s, label)
+        self._beats.append((t_s, rr_s or 0.0, wave_mv))
+        self._count += 1
+        if in_af or self._count % JUDGE_EVERY_BEATS:
+            return None
+        mean_mv = self._wide_mean() if self._is_fast_and_regular() else None
+        self._wide_count = 0 if mean_mv is None else self._wide_count + 1
+        return WideRhythm(self._beats[0][0], mean_mv) if mean_mv is not None and self._wide_count >= MIN_WIDE else None
+
+    def start_run(self) -> None:
+        """Forget the latest beats: a ventricular run has begun, and its shape is not conducted."""
+        self._beats.clear()
+        self._blocks_mv, self._slow_s, self._wide_count = [], 0.0, 0
+
+    def _wide_mean(self) -> Samples | None:
+        """Return the mean of the latest beats if it is wide and not conducted."""
+        aligned = _align([wave for _, _, wave in self._beats])
+        if aligned is None or not is_wide(aligned, SAMPLES_BEFORE_R, self._wide_ms):
+            return None
+        mean_mv: Samples = aligned.mean(axis=0)
+        return None if self._is_conducted(mean_mv) else mean_mv
+
+    def _is_fast_and_regular(self) -> bool:
+        if len(self._beats) < MIN_BEATS:
+            return False
+        intervals = [rr for _, rr, _ in self._beats][1:]
+        median_s = median_of(intervals)
+        if median_s > self._max_rr_s or self._beats[-1][0] - self._beats[0][0] < min(
+            MIN_WINDOW_S, (WINDOW_BEATS - 1) * median_s
+        ):
+            return False
+        regular = sum(abs(rr - median_s) <= REGULAR_TOLERANCE * median_s for rr in intervals)
+        return regular >= REGULAR_SHARE * len(intervals)
+
+    def _is_conducted(self, mean_mv: Samples) -> bool:
+        return bool(self._conducted) and bool(_is_same_shape(mean_mv, self._conducted).any())
+
+    def _learn_slow(self, rr_s: float | None, label: str) -> None:
+        """Add a beat's interval to the time in a regular slow rhythm; learn its shape when that is long enough."""
+        if label == "V" or rr_s is None or not self._beats or not SLOW_RR_S[0] <= rr_s <= SLOW_RR_S[1]:
+            return
+        previous_s = self._beats[-1][1]
+        if abs(rr_s - previous_s) > GRADUAL_CHANGE * previous_s:
+            return
+        self._slow_s += rr_s
+        if self._slow_s < BLOCK_S:
+            return
+        self._slow_s = 0.0
+        aligned = _align([wave for _, _, wave in self._beats][-MIN_BEATS:])
+        if aligned is None:
+            return
+        mean_mv = aligned.mean(axis=0)
+        if self._blocks_mv and not _is_same_shape(mean_mv, self._blocks_mv).all():
+            self._blocks_mv = []
+        self._blocks_mv = [*self._blocks_mv, mean_mv][-CONDUCTED_BLOCKS:]
+        if len(self._blocks_mv) == CONDUCTED_BLOCKS:
+            self._learn(mean_mv)
+
+    def _learn(self, mean_mv: Samples) -> None:
+        shifted = shift_qrs(mean_mv)
+        if shifted is None:
+            return
+        if self._conducted:
+            cosines, shifts = best_cosines(shifted, np.array(self._conducted))
+            nearest = int(cosines.argmax())
+            if cosines[nearest] >= SAME_SHAPE_COSINE:
+                known = self._conducted.pop(nearest)
+                self._conducted.append(known + UPDATE_SHARE * (np.roll(mean_mv, -int(shifts[nearest])) - known))
+                return
+        self._conducted = [*self._conducted, mean_mv][-MAX_CONDUCTED:]
+
+
+def _is_same_shape(mean_mv: Samples, others_mv: list[Samples]) -> NDArray[np.bool_]:
+    """Return which of the other beats have the same shape as a mean beat."""
+    shifted = shift_qrs(mean_mv)
+    if shifted is None:
+        return np.zeros(len(others_mv), np.bool_)
+    same: NDArray[np.bool_] = best_cosines(shifted, np.array(others_mv))[0] >= SAME_SHAPE_COSINE
+    return same
+
+
+def _align(waves: list[Samples]) -> Samples | None:
+    """Return the complete beats of the same shape as the last one, aligned to it, (n, samples); None if too few have it."""
+    complete = np.array([wave for wave in waves if not np.isnan(wave).any()])
+    shifted = shift_qrs(waves[-1])
+    if shifted is None or not complete.size:
+        return None
+    cosines, shifts = best_cosines(shifted, complete)
+    same = np.flatnonzero(cosines >= SAME_SHAPE_COSINE).tolist()
+    if len(same) < COHERENT_SHARE * len(waves):
+        return None
+    return np.array([np.roll(complete[index], int(shifts[index])) for index in same])

@@ -1,0 +1,109 @@
+"""Monitors whether the ventricles beat in an organised way: reports fibrillation, tachycardia, asystole, and a lost signal.
+
+Every second the network `ecg_organised` classifies the last four seconds. It needs no detected beats, which fail in these
+rhythms. Signal quality does not hold its findings back: by any measure of quality, fibrillation is a bad signal.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from config.limits import Limits
+from models.findings import Finding
+from models.rules.no_signal import NoSignalRule
+from models.rules.ventricular_episodes import DANGEROUS, KINDS, SUSPECT, VentricularEpisodes, Window, danger
+from models.signal.chain import EcgChain, has_baseline_jump
+from models.signal.defects import Defect, MainsMeter, find_still_defect
+from models.signal.filters import Samples
+from models.signal.latest import Latest
+from models.signal.repetition import measure_repetition, measure_slow_share
+from models.signal.rhythm_window import INPUT_SAMPLES, MIN_KNOWN_SHARE, NOISE, WINDOW_SAMPLES, prepare
+
+if TYPE_CHECKING:
+    from models.inference.ecg_organised import EcgOrganised
+
+PERIOD_S: Final = 1.0
+
+NOISE_WINDOWS: Final = 3
+"""So many windows in a row must be noise before the signal counts as lost in it."""
+
+NOISY: Final = 0.5
+"""Probability of noise of a window from which the beats in it are no evidence: it is more likely noise than not. Windows with a
+true tachycardia have less than 0.1, nearly always."""
+
+KEPT_WINDOWS: Final = 16
+"""Windows whose probability of noise is kept: the longest stretch that is asked for has 10 s."""
+
+INSIDE_S: Final = 1.0
+"""A window shows a stretch if it ends at least this long after its start: a third of what the window is named after."""
+
+
+class VentricularMonitor:
+    """Classifies the last four seconds of one lead every second, and follows what it finds.
+
+    Attributes:
+        latest: the latest window that was classified; None where the signal does not allow it.
+    """
+
+    def __init__(self, model: "EcgOrganised | None", limits: Limits, rate_hz: float, hop: int) -> None:
+        self._model = model
+        self._mains = MainsMeter(rate_hz, hop)
+        self._no_signal = NoSignalRule(limits)
+        self._episodes = VentricularEpisodes(f"{model.name}@{model.version}" if model else "", limits)
+        self._next_s = PERIOD_S
+        self._noisy_windows = 0
+        self._noise = Latest[tuple[float, float]](KEPT_WINDOWS)
+        """End and probability of noise of the latest windows that were classified."""
+        self.latest: Window | None = None
+
+    def push(self, mv: Samples, chain: EcgChain, *, has_contact: bool = True) -> Iterator[Finding]:
+        """Process one hop in mV, which the chain has processed; `has_contact`: what the sensor says of its electrodes."""
+        if chain.end_s < self._next_s:
+            return
+        end_s = chain.end_s
+        self._next_s = end_s + PERIOD_S
+        newest = chain.newest(INPUT_SAMPLES) if not chain.in_gap else np.full(INPUT_SAMPLES, np.nan)
+        defect: Defect | None = "hum" if self._mains.is_hum(mv) else find_still_defect(newest[-WINDOW_SAMPLES:])
+        defect = defect if has_contact else "lead_off"
+        self.latest = None if defect else self._classify(newest)
+        if self.latest is not None:
+            self._noise.append((end_s, self.latest.probabilities[NOISE]))
+            self._noisy_windows = self._noisy_windows + 1 if self.latest.is_noise else 0
+            defect = "noise" if self._noisy_windows >= NOISE_WINDOWS else None
+        for finding in self._episodes.on_window(end_s, self.latest):
+            self._no_signal.on_finding(finding, end_s)
+            yield finding
+        if not chain.in_gap:
+            yield from self._no_signal.advance_to(end_s, defect)
+
+    @property
+    def excludes_organised(self) -> bool:
+        """Whether the latest window shows noise, or a dangerous rhythm, even if no finding has been raised yet."""
+        return self.latest is not None and (self.latest.is_noise or danger((self.latest,)) >= DANGEROUS)
+
+    def is_noise(self, start_s: float, end_s: float) -> bool:
+        """Whether any part of the signal between two times is more likely noise than not."""
+        return any(noise >= NOISY for at_s, noise in self._noise if start_s + INSIDE_S <= at_s <= end_s + INSIDE_S)
+
+    def on_finding(self, finding: Finding, now_s: float) -> None:
+        """Process a finding of another rule."""
+        self._no_signal.on_finding(finding, now_s)
+
+    def gap(self, start_s: float, seconds: float) -> Iterator[Finding]:
+        """End what is ongoing: there is no signal from `start_s` on, for `seconds`."""
+        self._next_s = start_s + seconds + PERIOD_S
+        self.latest, self._noisy_windows = None, 0
+        yield from self._episodes.lose(start_s)
+        yield from self._no_signal.gap(start_s)
+
+    def _classify(self, mv: Samples) -> Window | None:
+        """Return what the newest window shows; None without a model, or if too much of it is missing."""
+        if self._model is None or np.mean(np.isfinite(mv[-WINDOW_SAMPLES:])) < MIN_KNOWN_SHARE:
+            return None
+        window = prepare(mv)
+        probabilities = self._model.classify(window)
+        if sum(probabilities[rhythm] for rhythm in KINDS) < SUSPECT:
+            return Window(probabilities)
+        slow_share, jumps = measure_slow_share(window), has_baseline_jump(mv)
+        return Window(probabilities, *measure_repetition(window), slow_share, jumps)
