@@ -1,6 +1,6 @@
 """Training batches of `ecg_beat`: beats of the training patients, with variations of patient and electrode."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -8,17 +8,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.inference.ecg_beat import CLASSES, HISTORY_INTERVALS, MAX_NEXT_RR_S, RR_INPUTS, SAMPLES_BEFORE_R, N, S, V, features
-from training.beat_cinc import AF, CincBeats
+from models.beat_history import SLOW_INTERVALS
+from models.inference.ecg_beat import (
+    BACKGROUND,
+    CLASSES,
+    HISTORY_INTERVALS,
+    MAX_NEXT_RR_S,
+    RR_INPUTS,
+    SAMPLES_BEFORE_R,
+    N,
+    S,
+    V,
+    features,
+)
 from training.beat_data import Beats, Labels, compare_with_template
 
 BATCH: Final = 256
+DENSE_BATCH: Final = 1024
 CLASS_SHARES: Final = (0.54, 0.20, 0.25, 0.01)
 """Share of each class in a batch. F can hardly be learnt (half of the patients have none, most F beats are of one patient), and
 a larger share would reduce that of V."""
-
-CINC_SHARES: Final = (0.4, 0.3, 0.3, 0.0)
-"""Share of each class that is drawn from CinC 2017: thousands of patients, but labelled by rule."""
 
 ATYPICAL_SHARE: Final = 0.5
 """Share of the normal beats that are early, late or of unusual shape. Most normal beats are neither, and contribute little to
@@ -29,16 +38,16 @@ TYPICAL_SIMILARITY: Final = 0.93
 TYPICAL_HEIGHT: Final = (0.6, 1.6)
 """Limits of a typical beat, relative to the median interval and the template."""
 
-AF_WEIGHT: Final = 3.0
-"""Weight of beats in AF among those of CinC 2017: irregular, often noisy, never supraventricular ectopic."""
-
 BORROWED_INTERVALS_SHARE: Final = 0.15
-"""Share of the mitdb beats that borrow the intervals of an LTAFDB beat of the same class: shapes of 22 patients, rhythms of
-64."""
+"""Share of the expert-labelled beats that borrow the intervals of an LTAFDB beat of the same class: 42 more
+rhythms."""
 
-NORMAL_SHAPE_SHARE: Final = 0.6
+IMITATED_SHARE: Final = 0.15
+"""Share of the expert-labelled normal beats that get the intervals of `training.beat_rhythms.imitate_ectopy`."""
+
+NORMAL_SHAPE_SHARE: Final = 0.3
 """Share of the supraventricular beats with borrowed intervals that get the shape of a normal beat. Their QRS complex is the
-patient's own, and 22 patients show too few forms of abnormal P waves."""
+patient's own."""
 
 ESCAPE_SHARE: Final = 0.05
 """Share of the ventricular beats that get the intervals of an escape rhythm: slow, regular, after a pause. EC57 counts them as
@@ -51,31 +60,28 @@ INVERTED_SHARE: Final = 0.3
 MAX_STRETCH: Final = 0.15
 GAIN_SD: Final = 0.3
 
-DISTILLATION_WEIGHT: Final = 0.7
-"""Weight of the teachers' predictions in a target; the rest is the label."""
-
 
 @dataclass(frozen=True, slots=True)
 class Pool:
     """Beats to draw from.
 
     Attributes:
-        beats: beats of mitdb.
+        beats: beats labelled by experts.
         patients: the patient of each of them, (n,).
         rr_s, rr_labels: intervals of LTAFDB beats and their classes.
-        cinc_beats: beats of CinC 2017.
+        imitations: intervals of early normal beats.
     """
 
     beats: Beats
     patients: NDArray[np.int64]
     rr_s: NDArray[np.float32]
     rr_labels: Labels
-    cinc_beats: CincBeats
+    imitations: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class _WeightedPool:
-    """Beats of one class and source, with the cumulative sum of their weights."""
+    """Beats of one class, with the cumulative sum of their weights."""
 
     indices: NDArray[np.int64]
     cumulative_weights: NDArray[np.float64]
@@ -92,41 +98,41 @@ class Sampler:
     def __init__(self, pool: Pool, seed: int) -> None:
         self._pool = pool
         self._random = np.random.default_rng(seed)
-        self._beats = Beats.concatenate([pool.beats, pool.cinc_beats.beats])
-        self._mitdb_pools, self._cinc_pools = _build_pools(pool)
+        self._class_pools = _class_pools(pool)
         self._lenders = [np.flatnonzero(pool.rr_labels == c) for c in range(len(CLASSES))]
 
-    def stream(self, teachers: Sequence[Any] = ()) -> Iterator[tuple[Any, Any]]:
-        """Yield inputs (n, 5, 104) without end, with classes (n,) or, with teachers, class probabilities (n, 4)."""
+    def stream(self, size: int) -> Iterator[tuple[Any, Any]]:
+        """Yield inputs (n, 5, 104) and classes (n,) without end."""
         while True:
-            inputs, labels = (torch.from_numpy(array) for array in self.batch())
-            yield inputs, _distil(teachers, inputs, labels) if teachers else labels
+            inputs, labels = (torch.from_numpy(array) for array in self.batch(size))
+            yield inputs, labels
 
     def batch(self, count: int = BATCH) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return inputs (n, 5, 104) and classes (n,)."""
         random = self._random
         labels = random.choice(len(CLASSES), count, p=CLASS_SHARES)
-        from_cinc = random.random(count) < np.array(CINC_SHARES)[labels]
-        borrows = ~from_cinc & (random.random(count) < BORROWED_INTERVALS_SHARE)
+        borrows = random.random(count) < BORROWED_INTERVALS_SHARE
+        imitates = ~borrows & (labels == N) & (random.random(count) < IMITATED_SHARE)
         normal_shape = borrows & (labels == S) & (random.random(count) < NORMAL_SHAPE_SHARE)
-        beats = self._beats.select(self._draw_indices(np.where(normal_shape, N, labels), from_cinc))
+        beats = self._pool.beats.select(self._draw_indices(np.where(normal_shape, N, labels), imitates))
         beats = self._borrow_intervals(beats, labels, borrows)
+        beats.rr_s[imitates] = self._pool.imitations[random.integers(len(self._pool.imitations), size=imitates.sum())]
         beats = _make_escape_rhythm(beats, (labels == V) & (random.random(count) < ESCAPE_SHARE), random)
         beats = _stretch_time(beats, random)
         sign = np.where(random.random((count, 1)) < INVERTED_SHARE, -1.0, 1.0)
         gain = np.exp(random.normal(0, GAIN_SD, (count, 1)))
         wave = beats.wave_mv * sign * gain * np.exp(random.normal(0, 0.05, (count, 1)))
-        rr_s = beats.rr_s * np.exp(random.uniform(-0.15, 0.15, (count, 1))) + random.normal(0, 0.004, beats.rr_s.shape)
+        rr_s = beats.rr_s * np.exp(random.uniform(-0.15, 0.15, (count, 1)))
+        rr_s[:, : BACKGROUND + 1] += random.normal(0, 0.004, (count, BACKGROUND + 1))
         inputs = features(wave, beats.template_mv * sign * gain, rr_s, beats.shape)
         return inputs, labels.astype(np.int64)
 
-    def _draw_indices(self, labels: NDArray[np.int64], from_cinc: NDArray[np.bool_]) -> NDArray[np.int64]:
-        atypical = (labels == N) & (self._random.random(labels.size) < ATYPICAL_SHARE)
+    def _draw_indices(self, labels: NDArray[np.int64], imitates: NDArray[np.bool_]) -> NDArray[np.int64]:
+        atypical = (labels == N) & ~imitates & (self._random.random(labels.size) < ATYPICAL_SHARE)
         indices = np.empty(labels.size, np.int64)
-        for pools, source in ((self._mitdb_pools, ~from_cinc), (self._cinc_pools, from_cinc)):
-            for (label, is_atypical), pool in pools.items():
-                wanted = source & (labels == label) & (atypical == is_atypical)
-                indices[wanted] = pool.draw(int(wanted.sum()), self._random)
+        for (label, is_atypical), pool in self._class_pools.items():
+            wanted = (labels == label) & (atypical == is_atypical)
+            indices[wanted] = pool.draw(int(wanted.sum()), self._random)
         return indices
 
     def _borrow_intervals(self, beats: Beats, labels: NDArray[np.int64], borrows: NDArray[np.bool_]) -> Beats:
@@ -138,37 +144,22 @@ class Sampler:
         return replace(beats, rr_s=rr_s)
 
 
-def _distil(teachers: Sequence[Any], inputs: Any, labels: Any) -> Any:
-    """Return the weighted mean of the labels and of the geometric mean of the teachers' probabilities (Hinton 2015), (n, 4)."""
-    with torch.no_grad():
-        predictions = torch.stack([torch.log_softmax(teacher(inputs), -1) for teacher in teachers]).mean(0).softmax(-1)
-    return DISTILLATION_WEIGHT * predictions + (1 - DISTILLATION_WEIGHT) * torch.nn.functional.one_hot(labels, len(CLASSES))
-
-
 ClassPools = dict[tuple[int, bool], _WeightedPool]
 """Pools by class and by whether the beats are atypical."""
 
 
-def _build_pools(pool: Pool) -> tuple[ClassPools, ClassPools]:
-    """Return the pools of mitdb and of CinC 2017; the indices of CinC 2017 follow those of mitdb."""
-    cinc_beats = pool.cinc_beats
-    weights = np.where(cinc_beats.rhythms == AF, AF_WEIGHT, 1.0)
-    of_mitdb = _class_pools(pool.beats, lambda indices: _patient_weights(pool.patients[indices]), 0)
-    return of_mitdb, _class_pools(cinc_beats.beats, lambda indices: weights[indices], len(pool.beats))
-
-
-def _class_pools(beats: Beats, weights_of: Any, offset: int) -> ClassPools:
-    atypical = _is_atypical(beats)
+def _class_pools(pool: Pool) -> ClassPools:
+    atypical = is_atypical(pool.beats)
     pools: ClassPools = {}
     for label in range(len(CLASSES)):
-        for is_atypical in (False, True) if label == N else (False,):
-            indices = np.flatnonzero((beats.labels == label) & (atypical | (not is_atypical)))
+        for only_atypical in (False, True) if label == N else (False,):
+            indices = np.flatnonzero((pool.beats.labels == label) & (atypical | (not only_atypical)))
             if indices.size:
-                pools[label, is_atypical] = _WeightedPool(indices + offset, np.cumsum(weights_of(indices)))
+                pools[label, only_atypical] = _WeightedPool(indices, np.cumsum(_patient_weights(pool.patients[indices])))
     return pools
 
 
-def _is_atypical(beats: Beats) -> NDArray[np.bool_]:
+def is_atypical(beats: Beats) -> NDArray[np.bool_]:
     """Return which beats are early or late, follow an early beat, or have an unusual shape, (n,)."""
     history = np.sort(beats.rr_s[:, : HISTORY_INTERVALS - 1], -1)
     count = np.isfinite(history).sum(-1)
@@ -200,7 +191,9 @@ def _make_escape_rhythm(beats: Beats, chosen: NDArray[np.bool_], random: np.rand
         intervals = np.full(RR_INPUTS, sinus_s) * np.exp(random.normal(0, 0.03, RR_INPUTS))
         intervals[HISTORY_INTERVALS - length : HISTORY_INTERVALS] = slow_s * np.exp(random.normal(0, 0.04, length))
         intervals[HISTORY_INTERVALS] = min(slow_s * float(np.exp(random.normal(0, 0.05))), MAX_NEXT_RR_S)
-        intervals[HISTORY_INTERVALS + 1 :] = sinus_s, slow_s if length > HISTORY_INTERVALS // 3 else sinus_s
+        intervals[HISTORY_INTERVALS + 1 : BACKGROUND] = sinus_s, slow_s if length > HISTORY_INTERVALS // 3 else sinus_s
+        intervals[BACKGROUND] = sinus_s if length < SLOW_INTERVALS else slow_s
+        intervals[BACKGROUND + 1 :] = 0.02 * sinus_s, 0.06 * sinus_s
         rr_s[row] = intervals
         shape[row, 1] = min(length * random.uniform(0.003, 0.02), 0.5)
         shape[row, 3:5] = np.log(slow_s / sinus_s) * random.uniform(0, 1)

@@ -1,6 +1,4 @@
-"""Training beats of `ecg_beat`: mitdb as the agent analyses it, as recorded, in rotated leads and with artefacts; intervals of
-LTAFDB.
-"""
+"""Training beats of `ecg_beat`: mitdb, svdb and nsrdb as the agent analyses them."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,25 +6,18 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import Progress
 
 from captures import open_recording
-from captures.annotations import read_annotations
-from captures.rhythms import RATES_HZ
 from config.files import replacing
-from evaluation.ec57 import LABELS, Reference, load_reference, nearest_pairs
+from evaluation.ec57 import Reference, load_reference, nearest_pairs
 from evaluation.matching import WINDOW_S
-from models.beat_labels import BeatContext, BeatContextBuilder
+from models.beat_context import BeatContext, BeatContextBuilder
 from models.inference.ecg_beat import (
     CLASSES,
-    HISTORY_INTERVALS,
-    LONG_TERM_INTERVALS,
-    MAX_NEXT_RR_S,
     QRS,
     RR_INPUTS,
     SHAPE_FEATURES,
     WAVE_SAMPLES,
-    long_term_rr_quantiles,
 )
 from models.signal.beat_classifier import BeatClassifier
 from models.signal.chain import Beat, EcgChain
@@ -35,17 +26,30 @@ from models.signal.offline import resample_recording
 from models.signal.resample import RATE_HZ
 from training.ecg_augmentation import EcgAugmenter
 
-RECORDS: Final = tuple(
-    str(number)
-    for number in (101, 106, 108, 109, 112, 114, 115, 116, 118, 119, 122, 124, 201, 203, 205, 207, 208, 209, 215, 220, 223, 230)
+RATES_HZ: Final = {"mitdb": 360.0, "svdb": 128.0, "nsrdb-2h": 128.0}
+"""The databases with their sampling rates."""
+
+MITDB: Final = (
+    *(101, 106, 108, 109, 112, 114, 115, 116, 118, 119, 122),
+    *(124, 201, 203, 205, 207, 208, 209, 215, 220, 223, 230),
 )
 """DS1 of the split by patient (de Chazal 2004), without the paced records."""
 
-COPIES: Final = 8
-"""Copies of every record: both leads as recorded, two rotated leads, and one lead and three rotated leads with artefacts."""
+SVDB: Final = (
+    *(801, 807, 808, 809, 810, 812, 822, 823, 828, 829, 840, 841, 842, 843, 845, 848),
+    *(849, 850, 851, 852, 853, 856, 857, 858, 859, 860, 861, 865, 866, 870, 871, 872),
+    *(873, 874, 876, 877, 878, 879, 880, 882, 883, 886, 888, 889, 890, 891, 892),
+)
+NSRDB: Final = (16272, 16420, 16483, 16773, 16795, 17052, 17453, 18177, 18184, 19090, 19140)
+RECORDS: Final = (
+    *(f"mitdb/{number}" for number in MITDB),
+    *(f"svdb/{number}" for number in SVDB),
+    *(f"nsrdb-2h/{number}" for number in NSRDB),
+)
+"""Records as paths in the data folder, without suffix."""
 
-CLEAN_COPIES: Final = 4
-"""The first copies, which have no artefacts."""
+COPIES: Final = 3
+"""Copies of a mitdb record: both leads as recorded, and the first with artefacts. svdb and nsrdb have one lead here."""
 
 SEGMENT_S: Final = 30.0
 """Artefacts are added in segments of this length, each with its own noise."""
@@ -54,9 +58,6 @@ NOISE_FREE_SHARE: Final = 0.35
 """Share of the segments without noise."""
 
 UNLABELLED: Final = -1
-LTAFDB_EVERY: Final = 12
-"""Only every 12th normal beat of LTAFDB is used, because there are four million."""
-
 Labels = NDArray[np.int8]
 
 
@@ -143,21 +144,17 @@ def unlabelled_beats(found: list[BeatContext]) -> Beats:
     )
 
 
-def augmented_copies(data: Path, name: str, qrs_classifier: BeatClassifier, seed: int) -> list[Beats]:
-    """Return the labelled beats of one mitdb record in `COPIES` versions, the first as recorded."""
-    header = data / "mitdb" / f"{name}.hea"
+def load_copies(data: Path, record: str, qrs_classifier: BeatClassifier, seed: int) -> list[Beats]:
+    """Return the labelled beats of one record: as recorded and, of mitdb, also in the second lead and with artefacts."""
+    header = data / f"{record}.hea"
     recording = open_recording(header)
     truth = load_reference(header.with_suffix(".atr"), recording.rate_hz)
-    first = resample_recording(recording.mv, recording.rate_hz)
-    second = resample_recording(read_second_lead(header, recording.mv), recording.rate_hz)
-    random = np.random.default_rng([seed, int(name)])
-    augmenter = EcgAugmenter(data, random)
-    leads = [(first, RATE_HZ), (second, RATE_HZ)]
-    for index in range(2, COPIES):
-        angle = random.uniform(0, np.pi) if index != CLEAN_COPIES else 0.0
-        lead = np.cos(angle) * first + np.sin(angle) * second
-        leads.append((lead if index < CLEAN_COPIES else add_artefacts(lead, augmenter, random), RATE_HZ))
-    leads[0] = (recording.mv, recording.rate_hz)
+    leads = [(recording.mv, recording.rate_hz)]
+    if record.startswith("mitdb/"):
+        random = np.random.default_rng([seed, int(header.stem)])
+        first = resample_recording(recording.mv, recording.rate_hz)
+        second = resample_recording(read_second_lead(header, recording.mv), recording.rate_hz)
+        leads += [(second, RATE_HZ), (add_artefacts(first, EcgAugmenter(data, random), random), RATE_HZ)]
     return [label_beats(analyse_recording(mv, rate_hz, qrs_classifier)[1], truth) for mv, rate_hz in leads]
 
 
@@ -180,33 +177,6 @@ def read_second_lead(header: Path, mv: Samples) -> Samples:
     adc = raw[:, 2] | (raw[:, 1] & 0xF0) << 4
     lead: Samples = (((adc ^ 0x800) - 0x800)[: mv.size] - 1024) / 200.0
     return lead
-
-
-def load_ltafdb_intervals(data: Path, progress: Progress) -> tuple[NDArray[np.float32], Labels]:
-    """Return intervals around beats of LTAFDB, (n, 36), and their classes (n,): all its ectopic beats and some normal ones."""
-    paths = sorted((data / "ltafdb").glob("*.atr"))
-    parts = [_read_intervals(path) for path in progress.track(paths, description="intervals of LTAFDB")]
-    return np.concatenate([rows for rows, _ in parts]), np.concatenate([labels for _, labels in parts])
-
-
-def _read_intervals(path: Path) -> tuple[NDArray[np.float32], Labels]:
-    annotations = read_annotations(path)
-    beat_indices = [index for index, symbol in enumerate(annotations.symbol) if symbol in LABELS]
-    times_s = annotations.sample[beat_indices] / (annotations.rate_hz or RATES_HZ["ltafdb"])
-    classes = [LABELS[annotations.symbol[index]] for index in beat_indices]
-    labels = np.array([CLASSES.index(name) if name in CLASSES else UNLABELLED for name in classes], np.int8)
-    rr_s = np.diff(times_s)
-    # The interval before beat k is rr_s[k - 1], the one after it rr_s[k].
-    beats = np.arange(LONG_TERM_INTERVALS, rr_s.size)
-    beats = beats[(labels[beats] > 0) | ((labels[beats] == 0) & (beats % LTAFDB_EVERY == 0))]
-    rows = np.empty((beats.size, RR_INPUTS), np.float32)
-    rows[:, : HISTORY_INTERVALS + 1] = rr_s[beats[:, None] + np.arange(-HISTORY_INTERVALS, 1)]
-    rows[:, HISTORY_INTERVALS] = np.minimum(rows[:, HISTORY_INTERVALS], MAX_NEXT_RR_S)
-    for part in np.array_split(np.arange(beats.size), max(1, beats.size // 4096)):
-        rows[part, HISTORY_INTERVALS + 1 :] = long_term_rr_quantiles(
-            rr_s[beats[part, None] + np.arange(-LONG_TERM_INTERVALS, 0)]
-        )
-    return rows, labels[beats]
 
 
 def compare_with_template(beats: Beats) -> tuple[Samples, Samples]:

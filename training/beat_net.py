@@ -1,4 +1,8 @@
-"""The network of `ecg_beat` in PyTorch, and the same computation as an ONNX graph."""
+"""The networks of `ecg_beat` in PyTorch, and the same computation as an ONNX graph.
+
+Two networks are trained apart, and the mean of their log-probabilities is used. One sees the shape through convolutions and
+finds more ventricular beats; the other is dense and finds more supraventricular ones.
+"""
 
 from pathlib import Path
 from typing import Any, Final
@@ -26,14 +30,51 @@ HIDDEN: Final = 48
 """Widths of the dense layers over the scalar features, and of the dense layer over both branches."""
 
 DROPOUT: Final = 0.5
-FLOAT_NODES: Final = ("first", "second", "third", "fourth", "numbers", "rhythm", "output")
-"""Layers that stay float: the convolutions, the dense layers over the scalar features (`numbers` and `rhythm`), and the output
-layer. In int8 they would change probabilities by up to 0.2."""
+FLOAT_NODES: Final = ("first", "second", "numbers", "output", "dense.output")
+"""Layers that stay float: the first convolutions, the dense layer over the scalar features, and the output layers."""
+FLOAT_INPUTS: Final = ("third", "fourth", "rhythm", "hidden", "dense.first", "dense.second")
+"""The int8 layers. Their inputs are not rounded; rounding them would change probabilities by up to 0.2."""
 
 NAMES: Final = ("first", "second", "third", "fourth")
 
 
+DENSE_ROWS: Final = 3
+DENSE_POOL: Final = 2
+DENSE_WIDTHS: Final = (64, 48)
+DENSE_DROPOUT: Final = 0.3
+"""The dense network sees beat, template and difference at half the rate, and the scalar features."""
+
+
+class DenseNet(nn.Module):  # type: ignore[misc]  # PyTorch is not installed for the type checker
+    """Three dense layers over the beat and the scalar features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(SCALARS + DENSE_ROWS * (WAVE_SAMPLES // DENSE_POOL), DENSE_WIDTHS[0])
+        self.second = nn.Linear(*DENSE_WIDTHS)
+        self.output = nn.Linear(DENSE_WIDTHS[1], len(CLASSES))
+        self.dropout = nn.Dropout(DENSE_DROPOUT)
+
+    def forward(self, inputs: Any) -> Any:
+        """Return logits (n, 4) of inputs (n, 5, 104)."""
+        waves = nn.functional.avg_pool1d(inputs[:, :DENSE_ROWS], DENSE_POOL).flatten(1)
+        x = torch.relu(self.first(torch.cat([waves, inputs[:, WAVE_ROWS, :SCALARS]], 1)))
+        return self.output(self.dropout(torch.relu(self.second(self.dropout(x)))))
+
+
 class BeatNet(nn.Module):  # type: ignore[misc]  # PyTorch is not installed for the type checker
+    """Both networks together."""
+
+    def __init__(self, convolutional: "ConvolutionalNet", dense: DenseNet) -> None:
+        super().__init__()
+        self.convolutional, self.dense = convolutional, dense
+
+    def forward(self, inputs: Any) -> Any:
+        """Return the mean of the log-probabilities of both networks, (n, 4), of inputs (n, 5, 104)."""
+        return (torch.log_softmax(self.convolutional(inputs), -1) + torch.log_softmax(self.dense(inputs), -1)) / 2
+
+
+class ConvolutionalNet(nn.Module):  # type: ignore[misc]  # PyTorch is not installed for the type checker
     """Convolutions over the beat and the template, dense layers over the scalar features, two dense layers over both."""
 
     def __init__(self) -> None:
@@ -69,26 +110,36 @@ def count_parameters(network: BeatNet) -> int:
 
 
 def write_onnx(network: BeatNet, temperature: float, bias: NDArray[np.float64], facts: dict[str, str], path: Path) -> None:
-    """Write the network with calibrated probabilities, softmax((logits + bias) / temperature)."""
+    """Write the network with calibrated probabilities, softmax((log-probabilities + bias) / temperature)."""
     graph = Graph("inputs", ["n", ROWS, WAVE_SAMPLES])
-    bounds = {"zero": 0, "waves": WAVE_ROWS, "rows": ROWS}
-    rows = [graph.constant(name, np.array([value], np.int64)) for name, value in bounds.items()]
+    bounds = {"zero": 0, "dense.rows": DENSE_ROWS, "waves": WAVE_ROWS, "rows": ROWS, "scalars": SCALARS}
+    at = {name: graph.constant(name, np.array([value], np.int64)) for name, value in bounds.items()}
     axis, time = graph.constant("axis", np.array([1], np.int64)), graph.constant("time", np.array([2], np.int64))
-    x = graph.node("Slice", ["inputs", rows[0], rows[1], axis])
+    row = graph.node("Slice", ["inputs", at["waves"], at["rows"], axis])
+    scalars = graph.node("Flatten", [graph.node("Slice", [row, at["zero"], at["scalars"], time])], axis=1)
+    waves = graph.node("Slice", ["inputs", at["zero"], at["waves"], axis])
+    first = graph.node("LogSoftmax", [_add_convolutional(graph, network.convolutional, waves, scalars)], axis=-1)
+    half_rate = graph.average_pool(graph.node("Slice", ["inputs", at["zero"], at["dense.rows"], axis]), DENSE_POOL)
+    x = graph.concat([graph.node("Flatten", [half_rate], axis=1), scalars])
+    x = graph.relu(graph.gemm(x, network.dense.first, name="dense.first"))
+    x = graph.relu(graph.gemm(x, network.dense.second, name="dense.second"))
+    second = graph.node("LogSoftmax", [graph.gemm(x, network.dense.output, name="dense.output")], axis=-1)
+    total = graph.add(graph.add(first, second), graph.constant("bias", 2 * bias))
+    graph.save(graph.softmax(total, 2 * temperature), ["n", len(CLASSES)], facts, path)
+
+
+def _add_convolutional(graph: Graph, network: ConvolutionalNet, waves: str, scalars: str) -> str:
+    """Add the convolutional network; returns its logits."""
+    x = waves
     for name, convolution, norm in zip(NAMES, network.convolutions, network.norms, strict=True):
         x = graph.relu(graph.conv(x, convolution, norm, name=name))
         if name == "second":
             x = graph.max_pool(x, POOL)
     squeezed = graph.node("Flatten", [graph.relu(graph.conv(x, network.squeeze))], axis=1)
-    row = graph.node("Slice", ["inputs", rows[1], rows[2], axis])
-    scalar_count = graph.constant("scalars", np.array([SCALARS], np.int64))
-    numbers = graph.node("Flatten", [graph.node("Slice", [row, rows[0], scalar_count, time])], axis=1)
-    numbers = graph.relu(graph.gemm(numbers, network.numbers, name="numbers"))
+    numbers = graph.relu(graph.gemm(scalars, network.numbers, name="numbers"))
     numbers = graph.relu(graph.gemm(numbers, network.rhythm, name="rhythm"))
     combined = graph.concat([graph.max_over_time(x), squeezed, numbers])
-    logits = graph.gemm(graph.relu(graph.gemm(combined, network.hidden)), network.output, name="output")
-    logits = graph.add(logits, graph.constant("bias", bias))
-    graph.save(graph.softmax(logits, temperature), ["n", len(CLASSES)], facts, path)
+    return graph.gemm(graph.relu(graph.gemm(combined, network.hidden, name="hidden")), network.output, name="output")
 
 
 def logits(network: BeatNet, inputs: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ Beats and finished networks are cached under `training/runs/ecg_beat/`, so an in
 
 import argparse
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,24 +17,37 @@ from rich.progress import Progress
 from torch import nn
 
 from captures import open_recording
-from captures.rhythms import RATES_HZ
 from evaluation.beats import figures, total
 from evaluation.ec57 import Reference, load_reference
 from evaluation.perturbations import Ecg
-from models import beat_labels
+from models import beat_context, beat_history, morphology_templates, qrs_shapes
 from models.alarm_validation import AF_LIKELY_PROBABILITY, BASELINE_SETTLING_S, RHYTHM_PERIOD_S, RHYTHM_WINDOW_S
 from models.inference import ecg_beat as inference
-from models.inference.ecg_beat import CLASSES, features
+from models.inference.ecg_beat import CLASSES, N, features
 from models.inference.ecg_qrs import EcgQrs
 from models.inference.ecg_rhythm import WINDOW_SAMPLES, EcgRhythm
 from models.inference.release import RELEASE_DIR
-from models.signal import beat_classifier, chain, envelope, filters, noisy_qrs, peak, qrs, resample, shape
+from models.signal import (
+    beat_classifier,
+    chain,
+    doubt,
+    envelope,
+    envelope_peaks,
+    filters,
+    learning,
+    noisy_qrs,
+    peak,
+    qrs,
+    resample,
+    shape,
+    spikes,
+    waves,
+)
 from models.signal.offline import condition
 from models.signal.resample import RATE_HZ
-from training import beat_batches, beat_cinc, beat_data, beat_net, cinc, ecg_augmentation
-from training.beat_batches import Pool, Sampler
+from training import beat_batches, beat_data, beat_net, beat_rhythms, ecg_augmentation
+from training.beat_batches import Pool, Sampler, is_atypical
 from training.beat_card import Results, card, measure_robustness, summarise
-from training.beat_cinc import CincBeats, label_cinc_beats
 from training.beat_cv import (
     FOLDS,
     Calibration,
@@ -44,26 +57,27 @@ from training.beat_cv import (
     nested_calibrations,
     pair_with_reference,
 )
-from training.beat_data import RECORDS, Beats, augmented_copies, load_ltafdb_intervals
-from training.beat_net import FLOAT_NODES, BeatNet, logits, write_onnx
+from training.beat_data import COPIES, RATES_HZ, RECORDS, Beats, load_copies
+from training.beat_net import FLOAT_INPUTS, FLOAT_NODES, BeatNet, ConvolutionalNet, DenseNet, logits, write_onnx
+from training.beat_rhythms import imitate_ectopy, load_ltafdb_intervals
 from training.cache import RUNS, source_digest
 from training.cards import write_card
-from training.fit import Batch, Schedule, fit_network
+from training.fit import Schedule, fit_network
 from training.quantize import measure_parity, quantize, run_model
 
-VERSION: Final = "7"
+VERSION: Final = "8"
 SEED: Final = 20_261
-SCHEDULE: Final = Schedule(steps=1200, learning_rate=3e-3, weight_decay=5e-2, ema_decay=0.99)
+CONVOLUTIONAL_SCHEDULE: Final = Schedule(steps=700, learning_rate=3e-3, weight_decay=2e-2, ema_decay=0.98)
+DENSE_SCHEDULE: Final = Schedule(steps=500, learning_rate=4e-3, weight_decay=2e-2, ema_decay=0.98)
 LABELLED_AFTER_S: Final = 2.0
 """A beat is labelled this long after its R peak (`models.beat_labels`), by the rhythm known at that time."""
-TEACHER_COUNT: Final = 2
-"""Teachers that each network is distilled from: together they perform better than one network."""
 LABEL_SMOOTHING: Final = 0.02
 """Label smoothing: two cardiologists agree on ectopic beats in 98 % of cases at best."""
 QUANTIZATION_BEATS: Final = 16_000
 """Beats from which the int8 ranges are taken. The ranges of 500 beats clipped values and changed a probability by 0.06."""
-FLOAT_INPUTS: Final = ("gemm22",)
-"""The dense layer that combines two branches, each with its own range."""
+TYPICAL_SHARE: Final = 0.12
+"""Share of the typical normal beats that is used: their number hardly matters."""
+IMITATIONS: Final = 6000
 PARITY_BATCHES: Final = 80
 
 QRS_MODEL: Final = RELEASE_DIR / "ecg_qrs.onnx"
@@ -72,18 +86,24 @@ CACHE: Final = RUNS / "ecg_beat"
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Copies of every mitdb record (the first as recorded), beats of CinC 2017, and intervals of LTAFDB."""
+    """Copies of every record (the first as recorded), intervals of LTAFDB with their classes, and imitated rhythms."""
 
     copies: dict[str, list[Beats]]
-    cinc_beats: CincBeats
     rr_s: NDArray[np.float32]
     rr_labels: beat_data.Labels
+    imitations: NDArray[np.float32]
 
-    def pool(self, names: Sequence[str]) -> Pool:
+    def pool(self, records: Sequence[str]) -> Pool:
         """Return the beats to draw from when these are the training patients."""
-        parts = [(name, beats.select(beats.labels >= 0)) for name in names for beats in self.copies[name]]
-        patients = np.concatenate([np.full(len(part), int(name)) for name, part in parts])
-        return Pool(Beats.concatenate([part for _, part in parts]), patients, self.rr_s, self.rr_labels, self.cinc_beats)
+        parts = [(record, _thin(beats)) for record in records for beats in self.copies[record]]
+        patients = np.concatenate([np.full(len(part), RECORDS.index(record)) for record, part in parts])
+        return Pool(Beats.concatenate([part for _, part in parts]), patients, self.rr_s, self.rr_labels, self.imitations)
+
+
+def _thin(beats: Beats) -> Beats:
+    """Return the labelled beats, of typical normal ones only a share."""
+    rare = is_atypical(beats) | (beats.labels != N)
+    return beats.select((beats.labels >= 0) & (rare | (np.random.default_rng(SEED).random(len(beats)) < TYPICAL_SHARE)))
 
 
 def main() -> None:
@@ -116,29 +136,23 @@ def main() -> None:
 def load_training_data(data: Path, progress: Progress) -> TrainingData:
     """Return the training data, from the cache where the same code produced it before."""
     found: dict[str, list[Beats]] = {}
-    for name in progress.track(RECORDS, description="beats as the agent finds them"):
-        files = [CACHE / "beats" / f"{name}_{index}_{_digest()}.npz" for index in range(beat_data.COPIES)]
+    for record in progress.track(RECORDS, description="beats as the agent finds them"):
+        count = COPIES if record.startswith("mitdb/") else 1
+        stem = record.replace("/", "_")
+        files = [CACHE / "beats" / f"{stem}_{index}_{_digest()}.npz" for index in range(count)]
         if not all(file.exists() for file in files):
-            for file, beats in zip(files, augmented_copies(data, name, qrs_classifier(), SEED), strict=True):
+            for file, beats in zip(files, load_copies(data, record, qrs_classifier(), SEED), strict=True):
                 beats.save(file)
-        found[name] = [Beats.load(file) for file in files]
-    return TrainingData(found, _load_cinc_beats(data, progress), *load_ltafdb_intervals(data, progress))
-
-
-def _load_cinc_beats(data: Path, progress: Progress) -> CincBeats:
-    file = CACHE / "beats" / f"cinc2017_{_digest()}.npz"
-    rhythms = file.with_suffix(".npy")
-    if not file.exists():
-        cinc_beats = label_cinc_beats(data, qrs_classifier(), SEED, progress)
-        np.save(rhythms, cinc_beats.rhythms)
-        cinc_beats.beats.save(file)
-    return CincBeats(Beats.load(file), np.load(rhythms))
+        found[record] = [Beats.load(file) for file in files]
+    return TrainingData(found, *load_ltafdb_intervals(data, progress), imitate_ectopy(IMITATIONS, SEED))
 
 
 def _digest() -> str:
     """Return the digest of all code that determines what the agent finds out about a beat."""
-    detector = source_digest(beat_classifier, chain, envelope, filters, noisy_qrs, peak, qrs, resample, shape)
-    sources = f"{source_digest(beat_data, beat_cinc, ecg_augmentation, beat_labels, inference)}{detector}{cinc.digest()}"
+    context = source_digest(beat_context, beat_history, morphology_templates, qrs_shapes, inference)
+    modules = (beat_classifier, chain, doubt, envelope, envelope_peaks, filters, learning, noisy_qrs, peak, qrs, resample)
+    detector = source_digest(*modules, shape, spikes, waves)
+    sources = f"{source_digest(beat_data, ecg_augmentation)}{context}{detector}"
     return hashlib.sha256(sources.encode() + QRS_MODEL.read_bytes()).hexdigest()[:16]
 
 
@@ -147,30 +161,26 @@ def qrs_classifier() -> EcgQrs:
     return EcgQrs(QRS_MODEL.read_bytes())
 
 
-def train_network(name: str, training_data: TrainingData, names: Sequence[str], seed: int, progress: Progress) -> BeatNet:
-    """Return a network trained on these patients, distilled from `TEACHER_COUNT` teachers. It performs as well as they do."""
-    recipe = {"records": list(names), "data": _digest(), "code": source_digest(beat_batches, beat_net)}
-    pool = training_data.pool(names)
+def train_network(name: str, training_data: TrainingData, records: Sequence[str], seed: int, progress: Progress) -> BeatNet:
+    """Return both networks, trained on these patients."""
+    recipe = {"records": list(records), "data": _digest(), "code": source_digest(beat_batches, beat_rhythms, beat_net)}
+    pool = training_data.pool(records)
+    loss = nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
 
-    def teachers() -> list[BeatNet]:
-        return [
-            fit(f"{name}_teacher{index}", seed + 100 * index, Sampler(pool, seed + 100 * index).stream)
-            for index in range(1, TEACHER_COUNT + 1)
-        ]
-
-    def fit(label: str, own_seed: int, batches: Callable[[], Iterator[Batch]]) -> BeatNet:
-        loss = nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
-        network: BeatNet = fit_network(
-            CACHE / f"{label}.pt", BeatNet, batches, loss, SCHEDULE, recipe | {"seed": own_seed}, progress
+    def fit(kind: type[Any], schedule: Schedule, size: int) -> Any:
+        file = CACHE / f"{name}_{kind.__name__}.pt"
+        return fit_network(
+            file, kind, lambda: Sampler(pool, seed).stream(size), loss, schedule, recipe | {"seed": seed}, progress
         )
-        return network
 
-    return fit(name, seed, lambda: Sampler(pool, seed).stream(teachers()))
+    convolutional = fit(ConvolutionalNet, CONVOLUTIONAL_SCHEDULE, beat_batches.BATCH)
+    network: BeatNet = BeatNet(convolutional, fit(DenseNet, DENSE_SCHEDULE, beat_batches.DENSE_BATCH)).eval()
+    return network
 
 
 def predict_record(network: BeatNet, name: str, beats: Beats, data: Path) -> RecordPrediction:
     """Predict one record by a network that was not trained on the patient, with the rhythm that the agent would know."""
-    recording = open_recording(data / "mitdb" / f"{name}.hea")
+    recording = open_recording(data / f"{name}.hea")
     in_af = detect_af(beats.times_s, recording.mv, recording.rate_hz)
     return pair_record(name, beats, logits(network, network_inputs(beats)), data, in_af)
 
@@ -191,7 +201,7 @@ def pair_record(
     name: str, beats: Beats, outputs: NDArray[np.float64], data: Path, in_af: NDArray[np.bool_] | None = None
 ) -> RecordPrediction:
     """Pair a record's outputs with its reference."""
-    truth = load_reference(data / "mitdb" / f"{name}.atr", RATES_HZ["mitdb"])
+    truth = load_reference(data / f"{name}.atr", RATES_HZ[name.partition("/")[0]])
     return pair_with_reference(name, truth, beats, outputs, in_af)
 
 
@@ -208,7 +218,9 @@ def robustness(
 
     def predict(ecg: Ecg, beats: Beats, truth: Reference) -> RecordPrediction:
         in_af = detect_af(beats.times_s, ecg.mv, ecg.rate_hz)
-        return pair_with_reference(ecg.name, truth, beats, logits(networks_by_record[ecg.name], network_inputs(beats)), in_af)
+        return pair_with_reference(
+            ecg.name, truth, beats, logits(networks_by_record[f"mitdb/{ecg.name}"], network_inputs(beats)), in_af
+        )
 
     return measure_robustness(data, qrs_classifier(), predict, calibrations, CACHE / f"robustness_{_digest()}", progress)
 
@@ -229,12 +241,10 @@ def write_results_card(data: Path, folder: Path, network: BeatNet, results: Resu
     size_bytes = (folder / "ecg_beat.onnx").stat().st_size
     training = {
         "seed": SEED,
-        "steps": SCHEDULE.steps,
-        "batch": beat_batches.BATCH,
-        "distillation": f"{TEACHER_COUNT} teachers trained on the same patients; {beat_batches.DISTILLATION_WEIGHT} of a "
-        "target is their prediction",
+        "networks": "a convolutional and a dense one, trained apart; the mean of their log-probabilities is used",
+        "batch": f"{beat_batches.BATCH} and {beat_batches.DENSE_BATCH}",
         "parameters": beat_net.count_parameters(network),
-        "schedule": repr(SCHEDULE),
+        "schedule": f"{CONVOLUTIONAL_SCHEDULE} and {DENSE_SCHEDULE}",
     }
     write_card(
         folder,

@@ -7,7 +7,6 @@ its own errors.
 Takes a quarter of an hour on one core. Candidates and networks are cached in `--runs`, so an interrupted run can be resumed.
 """
 
-import argparse
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,12 +18,12 @@ from rich.progress import Progress
 
 from evaluation.statistics import best_temperature
 from models.inference.ecg_qrs import EcgQrs
-from models.inference.release import RELEASE_DIR
 from training import qrs_data, qrs_evaluation, qrs_net
-from training.cache import RUNS, source_digest
+from training.cache import source_digest
 from training.cards import write_card
 from training.cinc import load_cinc
 from training.fit import Schedule, fit_network
+from training.options import read_options
 from training.qrs_card import INT8, TRAINING_ROUNDS, describe
 from training.qrs_data import Candidates, RecordingGroup, concatenate, load_candidates, select_clean_recordings
 from training.qrs_net import QrsNet, batches, count_parameters, loss, write_onnx
@@ -64,13 +63,7 @@ class TrainingSetup:
 
 def main() -> None:
     """Write the model and its card."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--data", type=Path, required=True, help="folder that holds mitdb, noise and the archive of CinC 2017")
-    options.add_argument("--runs", type=Path, default=RUNS / NAME, help="where candidates and networks are cached")
-    options.add_argument("--release", type=Path, default=RELEASE_DIR)
-    chosen = options.parse_args()
-    torch.set_num_threads(1)
-    chosen.release.mkdir(parents=True, exist_ok=True)
+    chosen = read_options(__doc__, NAME, "folder that holds mitdb, noise and the archive of CinC 2017")
     train(chosen.data, chosen.runs, chosen.release)
 
 

@@ -3,29 +3,28 @@
 Takes about 20 minutes on one core. Windows and networks are cached in `--runs`, so an interrupted run can be resumed.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
 from evaluation.statistics import best_temperature, class_f1, softmax
 from models.inference.ecg_quality import CLASSES, WINDOW_SAMPLES, EcgQuality, features, find_signal_defect
-from models.inference.release import RELEASE_DIR
-from training import quality_evaluation, quality_net
-from training.cache import RUNS, source_digest
+from training import quality_evaluation, quality_net, window_net
+from training.cache import source_digest
 from training.cards import write_card
 from training.cinc import LABELS, CincRecording, load_cinc
 from training.fit import Schedule, fit_network
+from training.options import read_options
 from training.quality_card import INT8, describe
 from training.quality_data import LABELLED_NOISE, Stretch, Windows, assign_folds, digest, load_windows, mitdb_stretches
-from training.quality_net import QualityNet, batches, count_parameters, logits, loss, recompute_norm_statistics, write_onnx
+from training.quality_net import STATISTICS_BATCHES, batches, loss, make_network
 from training.quantize import measure_parity, quantize, run_model
+from training.window_net import WindowNet, count_parameters, logits, recompute_norm_statistics, write_onnx
 
 NAME: Final = "ecg_quality"
 VERSION: Final = "2"
@@ -45,7 +44,7 @@ Probabilities = NDArray[np.float64]
 class FoldNetworks:
     """The networks of the folds, and the temperature of their logits. Each predicts the patients that it was not trained on."""
 
-    networks: Sequence[QualityNet]
+    networks: Sequence[WindowNet]
     temperature: float
     fold_by_patient: dict[str, int]
 
@@ -62,20 +61,13 @@ class FoldNetworks:
         folds = np.array([self.fold_by_patient.get(name, 0) for name in patients.tolist()])
         window_logits = np.empty((len(mv), len(CLASSES)))
         for fold in np.unique(folds).tolist():
-            window_logits[folds == fold] = logits(self.networks[fold], mv[folds == fold])
+            window_logits[folds == fold] = logits(self.networks[fold], mv[folds == fold], features)
         return window_logits
 
 
 def main() -> None:
     """Write the model and its card."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--data", type=Path, required=True, help="folder that holds mitdb, noise and the archive of CinC 2017")
-    options.add_argument("--runs", type=Path, default=RUNS / NAME, help="where windows and networks are cached")
-    options.add_argument("--release", type=Path, default=RELEASE_DIR)
-    options.add_argument("--steps", type=int, default=STEPS, help="gradient descent steps per network")
-    chosen = options.parse_args()
-    torch.set_num_threads(1)
-    chosen.release.mkdir(parents=True, exist_ok=True)
+    chosen = read_options(__doc__, NAME, "folder that holds mitdb, noise and the archive of CinC 2017", STEPS)
     train(chosen.data, chosen.runs, chosen.release, chosen.steps)
 
 
@@ -92,7 +84,7 @@ def train(data: Path, runs: Path, release: Path, steps: int) -> None:
         fold_by_patient = dict(zip(windows.patients.tolist(), folds.tolist(), strict=True))
         fold_networks = FoldNetworks(networks, 1.0, fold_by_patient).calibrated(held_out)
         float_model, int8_model = runs / f"{NAME}.float.onnx", release / f"{NAME}.onnx"
-        write_onnx(network, fold_networks.temperature, {"name": NAME, "version": VERSION}, float_model)
+        write_onnx(network, WINDOW_SAMPLES, fold_networks.temperature, {"name": NAME, "version": VERSION}, float_model)
         quantize(float_model, int8_model, _range_inputs(windows), FLOAT_NODES, float_outputs=True)
         EcgQuality(int8_model.read_bytes())
         stretches = list(mitdb_stretches(data))
@@ -121,19 +113,19 @@ def train(data: Path, runs: Path, release: Path, steps: int) -> None:
 
 def _make_fitter(
     windows: Windows, runs: Path, steps: int, progress: Progress
-) -> Callable[[str, NDArray[np.bool_], int], QualityNet]:
-    def fit(name: str, chosen: NDArray[np.bool_], seed: int) -> QualityNet:
+) -> Callable[[str, NDArray[np.bool_], int], WindowNet]:
+    def fit(name: str, chosen: NDArray[np.bool_], seed: int) -> WindowNet:
         part = windows[chosen]
         recipe = {
             "seed": seed,
             "windows": digest(),
-            "code": source_digest(quality_net),
+            "code": source_digest(window_net, quality_net),
             "patients": np.unique(part.patients).tolist(),
         }
-        network: QualityNet = fit_network(
-            runs / f"{name}.pt", QualityNet, lambda: batches(part, seed), loss, Schedule(steps), recipe, progress
+        network: WindowNet = fit_network(
+            runs / f"{name}.pt", make_network, lambda: batches(part, seed), loss, Schedule(steps), recipe, progress
         )
-        return recompute_norm_statistics(network, part, seed)
+        return recompute_norm_statistics(network, batches(part, seed), STATISTICS_BATCHES)
 
     return fit
 

@@ -3,7 +3,6 @@
 Takes about half an hour on one core. Windows and networks are cached in `--runs`, so an interrupted run can be resumed.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +14,12 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from models.inference import ecg_rhythm
-from models.inference.release import RELEASE_DIR
 from training import rhythm_data, rhythm_net
-from training.cache import RUNS, source_digest
+from training.cache import source_digest
 from training.cards import write_card
 from training.cinc import CincRecording, load_cinc, split_folds
 from training.fit import Schedule, fit_network
+from training.options import read_options
 from training.quantize import quantize
 from training.rhythm_card import card
 from training.rhythm_cv import CrossValidation, ModelFiles, parity_figures
@@ -60,14 +59,7 @@ CODE: Final = (
 
 def main() -> None:
     """Write the model and its card."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--data", type=Path, required=True, help="folder that holds cinc2017-dev.tar.xz and noise")
-    options.add_argument("--runs", type=Path, default=RUNS / NAME, help="where windows and networks are cached")
-    options.add_argument("--release", type=Path, default=RELEASE_DIR)
-    options.add_argument("--steps", type=int, default=SCHEDULE.steps, help="gradient descent steps per network")
-    chosen = options.parse_args()
-    torch.set_num_threads(1)
-    chosen.release.mkdir(parents=True, exist_ok=True)
+    chosen = read_options(__doc__, NAME, "folder that holds cinc2017-dev.tar.xz and noise", SCHEDULE.steps)
     with Progress() as progress:
         train(chosen.data, chosen.runs, chosen.release, replace(SCHEDULE, steps=chosen.steps), progress)
 

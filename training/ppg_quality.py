@@ -3,7 +3,6 @@
 Takes about five minutes on one core. Windows and networks are cached in `--runs`, so an interrupted run can be resumed.
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,13 +15,13 @@ from rich.progress import Progress
 from evaluation import pulse_reference
 from evaluation.statistics import best_temperature
 from models.inference.ppg_quality import PpgQuality, quality_features
-from models.inference.release import RELEASE_DIR
 from models.signal import chain, envelope, filters, peak, qrs, resample, shape
 from models.signal import ppg as ppg_signal
 from training import ppg_augmentation, ppg_data, ppg_net, ppg_synth
-from training.cache import RUNS, source_digest
+from training.cache import source_digest
 from training.cards import write_card
 from training.fit import Batch, Schedule, fit_network
+from training.options import read_options
 from training.ppg_card import TrainingResult, card
 from training.ppg_data import Source, Windows, load_sources, sample_windows, split_folds
 from training.ppg_net import PpgNet, count_parameters, logits, write_onnx
@@ -45,13 +44,7 @@ FLOAT_NODES: Final = ("conv0", "conv1", "conv2", "output")
 
 def main() -> None:
     """Write the model and its card."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--data", type=Path, required=True, help="folder that holds welltory-ppg and bidmc01")
-    options.add_argument("--runs", type=Path, default=RUNS / NAME, help="where windows and networks are cached")
-    options.add_argument("--release", type=Path, default=RELEASE_DIR)
-    chosen = options.parse_args()
-    torch.set_num_threads(1)
-    chosen.release.mkdir(parents=True, exist_ok=True)
+    chosen = read_options(__doc__, NAME, "folder that holds welltory-ppg and bidmc01")
     train(chosen.data, chosen.runs, chosen.release)
 
 

@@ -18,14 +18,15 @@ from rich.progress import Progress
 
 from config.files import replacing
 from evaluation.noise import qrs_amplitude
-from models import beat_labels
+from models import beat_context
 from models.inference.ecg_qrs import EcgQrs
 from models.signal import beat_classifier, envelope, filters, noisy_qrs, qrs, shape
 from models.signal.beat_classifier import INPUT_SIZE, OFFSET_UNIT_SAMPLES, BeatClassifier, Classification, InputVector
 from models.signal.candidates import PeakCandidate
+from models.signal.envelope_peaks import BUFFER_SAMPLES
 from models.signal.filters import RingBuffer, Samples
 from models.signal.noisy_qrs import LEARN_EVERY_N_BEATS, DoubtfulBeat, NoisyQrsDetector, SubsampledQrsShape
-from models.signal.qrs import BUFFER_SAMPLES, QrsDetector
+from models.signal.qrs import QrsDetector
 from models.signal.resample import RATE_HZ
 from training import beat_cinc, beat_data, cinc, ecg_augmentation, qrs_noise, qrs_premature
 from training.cache import source_digest
@@ -202,7 +203,7 @@ def load_candidates(
 def digest() -> str:
     """Return the digest of the source code that determines the candidates and their labels."""
     signal = envelope, filters, qrs, noisy_qrs, shape, beat_classifier
-    premature = qrs_premature, beat_cinc, beat_data, beat_labels
+    premature = qrs_premature, beat_cinc, beat_data, beat_context
     return source_digest(sys.modules[__name__], qrs_noise, ecg_augmentation, *premature, *signal) + cinc.digest()
 
 

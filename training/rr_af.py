@@ -3,7 +3,6 @@
 Takes about half an hour on one core. Networks are cached in `--runs`, so an interrupted run can be resumed.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -12,16 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
 from captures.rhythms import AF, NO_INTERVAL, UNUSED, Rhythm, load_rhythms, windows
 from evaluation.rr_af import TrackedRecord, record_report, report, score_windows, se_sp, track_episodes, window_counts
-from models.inference.release import RELEASE_DIR
 from models.inference.rr_af import MIN_VALID, WINDOW_INTERVALS, RrAf, rr_features
-from training.cache import RUNS
 from training.cards import write_card
+from training.options import read_options
 from training.quantize import measure_parity, quantize, run_model
 from training.rr_card import Figures, card
 from training.rr_cv import CalibratedNetwork, fit_temperature, measure_robustness, track_records
@@ -54,14 +51,7 @@ FILL_LEVELS: Final = (MIN_VALID, 32, 48)
 
 def main() -> None:
     """Write the model and its card; `make release-models` lists and signs them."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--data", type=Path, required=True, help="folder that holds afdb, nsr2db, ltafdb, mitdb and CinC 2017")
-    options.add_argument("--runs", type=Path, default=RUNS / NAME, help="where trained networks are cached")
-    options.add_argument("--release", type=Path, default=RELEASE_DIR)
-    options.add_argument("--steps", type=int, default=STEPS, help="gradient descent steps per network")
-    chosen = options.parse_args()
-    torch.set_num_threads(1)
-    chosen.release.mkdir(parents=True, exist_ok=True)
+    chosen = read_options(__doc__, NAME, "folder that holds afdb, nsr2db, ltafdb, mitdb and CinC 2017", STEPS)
     with Progress() as progress:
         train(chosen.data, chosen.runs, chosen.release, chosen.steps, progress)
 
