@@ -5,7 +5,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from config.limits import DEFAULT_LIMITS
+from evaluation.alert_noise import list_noise_levels
+from evaluation.alert_tables import build_alert_tables
+from evaluation.alerts import AlertRun, evaluate_alerts, find_alert_records
 from evaluation.beats import Labelled, Labeller, evaluate_beats
 from evaluation.detection import detect, evaluate_qrs
 from evaluation.perturbations import DROPPED_PERCENT, Perturbation, find_noise, list_perturbations
@@ -44,13 +47,19 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to evaluate, on which data, and how."""
+    """What to evaluate, on which data, and how.
+
+    `databases` and `alert_run` are those of the task `alerts`; `rr-af` takes the models for each record from `alert_run`.
+    """
 
     data: Path
     precision: str
     perturbations: Sequence[Perturbation]
     drop: bool
     progress: Progress
+    noise: Path | None
+    databases: Sequence[str]
+    alert_run: AlertRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +71,8 @@ class Task:
     find_records: Callable[[Path, Report], list[EvaluatedRecord]]
 
 
-def evaluate(arguments: Namespace) -> int:
-    """Runs the command.
+def evaluate(arguments: Namespace, alert_run: AlertRun) -> int:
+    """Runs the command; `alert_run` plays records through the agent's pipeline.
 
     Raises:
         EvaluationError, ModelError: nothing can be evaluated.
@@ -75,14 +84,18 @@ def evaluate(arguments: Namespace) -> int:
     perturbations = list_perturbations(noise, drop=arguments.drop, fs=arguments.fs)
     task = TASKS[arguments.task]
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        report = task.run(Request(data, arguments.precision, perturbations, arguments.drop, progress))
-    trained_on = find_trained_on(_released_models(task.models), task.find_records(data, report))
+        run = replace(alert_run, strips=arguments.strips)
+        request = Request(data, arguments.precision, perturbations, arguments.drop, progress, noise, arguments.databases, run)
+        report = task.run(request)
+    models = () if arguments.models else _released_models(task.models)
+    trained_on = find_trained_on(models, task.find_records(data, report))
     header = {"task": arguments.task, "precision": arguments.precision, "data": str(data), "trained_on": trained_on}
     try:
         if arguments.json:
             _print_json(header | to_json(report))
         else:
-            _print_tables(build_tables(arguments.task, report), describe_trained_on(trained_on))
+            tables = build_alert_tables(report) if arguments.task == "alerts" else build_tables(arguments.task, report)
+            _print_tables(tables, describe_trained_on(trained_on))
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the error again at exit
         raise EvaluationError(f"cannot write the output: {error.strerror}; free space or choose another destination") from error
@@ -178,11 +191,19 @@ def _rhythm(request: Request) -> Report:
 
 
 def _rr_af(request: Request) -> Report:
-    model = RrAf(model_bytes("rr_af", request.precision))
-    report = evaluate_rr_af(request.data, model)
+    float_model = None if request.precision == "int8" else RrAf(model_bytes("rr_af", request.precision))
+    model_for_record = partial(_find_rr_af, request.alert_run, float_model)
+    report = evaluate_rr_af(request.data, model_for_record)
     if request.drop:
-        report["drop"] = {f"{lost}": evaluate_rr_af(request.data, model, lost / 100) for lost in DROPPED_PERCENT}
+        report["drop"] = {f"{lost}": evaluate_rr_af(request.data, model_for_record, lost / 100) for lost in DROPPED_PERCENT}
     return report
+
+
+def _find_rr_af(run: AlertRun, float_model: RrAf | None, name: str) -> RrAf:
+    model = float_model or run.models_for_record(name).rr_af
+    if model is None:
+        raise EvaluationError("the release has no model rr_af")
+    return model
 
 
 def _pulse(request: Request) -> Report:
@@ -194,6 +215,23 @@ def _pulse(request: Request) -> Report:
     if request.drop:
         report["drop"] = {f"{lost}": evaluate_pulse(request.data, model, drop_packets(lost / 100)) for lost in DROPPED_PERCENT}
     return report
+
+
+def _alerts(request: Request) -> Report:
+    if request.precision != "int8":
+        raise EvaluationError("alerts: the agent runs int8 models only; leave --precision out")
+    records = find_alert_records(request.data, request.databases)
+    report = evaluate_alerts(records, request.alert_run, request.progress)
+    annotated = [record for record in records if record.alarm is None]
+    for level in list_noise_levels(request.noise) if request.noise and annotated else ():
+        noisy = evaluate_alerts(annotated, replace(request.alert_run, noise=level), request.progress)
+        report.setdefault("noise", {}).setdefault(level.kind, {})[f"{level.snr_db}"] = noisy
+    return report
+
+
+def _alert_records(_data: Path, report: Report) -> list[EvaluatedRecord]:
+    names = [*report.get("records", ()), *report.get("cinc2015", {}).get("records", ())]
+    return [EvaluatedRecord(record, (database,)) for database, _, record in (name.partition("/") for name in names)]
 
 
 def _ecg_records(data: Path, report: Report) -> list[EvaluatedRecord]:
@@ -219,6 +257,7 @@ TASKS: Final[Mapping[str, Task]] = {
     "beats": Task(_beats, ("ecg_beat", "ecg_rhythm", "ecg_qrs"), _ecg_records),
     "rhythm": Task(_rhythm, ("ecg_rhythm",), _challenge_records),
     "rr-af": Task(_rr_af, ("rr_af",), _rhythm_records),
+    "alerts": Task(_alerts, ("ecg_beat", "ecg_organised", "ecg_qrs", "ecg_quality", "ecg_rhythm", "rr_af"), _alert_records),
     "pulse": Task(_pulse, ("ppg_quality", "rr_af"), _ppg_records),
 }
 

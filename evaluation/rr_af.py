@@ -4,7 +4,7 @@ Terms as in ANSI/AAMI EC57 and IEC 60601-2-47: AF by episode and by duration. Pe
 from `models.rules.af_tracker.AfTracker`, which the agent runs too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf, isnan, nan
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from captures.rhythms import AF, LONGEST_SILENCE_S, NOT_AF, RATES_HZ, UNUSED, Rhythm, Windows, load_rhythm, windows
 from config.limits import DEFAULT_LIMITS
+from evaluation.proportions import poisson_interval, wilson_interval
 from evaluation.records import RECORD_ERRORS, EvaluationError
 from evaluation.statistics import bootstrap, calibration_error
+from models.rules.af_repetition import MAYBE_AF_PROBABILITY, measure_repetition
 from models.rules.af_tracker import STEP_BEATS, AfTracker, Episode, Stretch
 
 Flags = NDArray[np.bool_]
@@ -30,6 +32,9 @@ DAY_S: Final = 86_400.0
 
 LONG_RECORD_S: Final = 6 * 3600.0
 """Shorter records have no rate per day: one false alert in half an hour would count as 48 a day."""
+
+WORST_LISTED: Final = 3
+"""Number of patients with the most false alerts that a report names."""
 
 LONGEST_INTERVAL_S: Final = 3.0
 """Where beats are further apart, the annotation misses beats; this time counts as not covered."""
@@ -57,11 +62,18 @@ class WindowModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScoredRecord:
-    """One record, its windows, and the model's probability for each, NaN where it is inconclusive."""
+    """One record, its windows, and for each the model's probability, NaN where it is inconclusive."""
 
     rhythm: Rhythm
     windows: Windows
     probability: Probabilities
+
+    def repetition(self) -> NDArray[np.float64]:
+        """Returns how much the intervals of each window repeat, measured where the agent measures it, and 1 elsewhere."""
+        measured = np.ones(len(self.probability))
+        for index in np.flatnonzero(self.probability > MAYBE_AF_PROBABILITY):
+            measured[index] = measure_repetition(self.windows.rr_s[index], self.windows.valid[index])
+        return measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +93,7 @@ class TrackedRecord:
         return self.scored.rhythm
 
 
-def evaluate_rr_af(data: Path, model: WindowModel, drop: float = 0.0) -> dict[str, Any]:
+def evaluate_rr_af(data: Path, model_for_record: Callable[[str], WindowModel], drop: float = 0.0) -> dict[str, Any]:
     """Returns the report over the databases in a folder, with the figures of each database and each record.
 
     The overall figures are gross over the records of the databases that hold AF (over all, if none does). False alerts are
@@ -89,7 +101,7 @@ def evaluate_rr_af(data: Path, model: WindowModel, drop: float = 0.0) -> dict[st
 
     Args:
         data: a folder with some of `afdb`, `ltafdb` and `nsr2db`, or one of these folders.
-        model: the model to score.
+        model_for_record: returns the model to score on a record, `database/record`.
         drop: share of the intervals that is dropped at random, 0 to 1.
 
     Raises:
@@ -99,6 +111,7 @@ def evaluate_rr_af(data: Path, model: WindowModel, drop: float = 0.0) -> dict[st
     skipped: dict[str, str] = {}
     for folder in _folders(data):
         for path in sorted(folder.glob("*.qrs")):
+            model = model_for_record(f"{folder.name}/{path.stem}")
             try:
                 record = track_episodes(score_windows(load_rhythm(path, folder.name), model, drop), model.on_threshold)
             except RECORD_ERRORS as error:
@@ -149,12 +162,15 @@ def track_episodes(record: ScoredRecord, on_threshold: float) -> TrackedRecord:
     episodes: list[Episode] = []
     stretches: list[Stretch] = []
     part = 0
-    columns = (cut.end_s, cut.first_s, cut.middle_s, record.probability, cut.part)
-    for now_s, first_s, middle_s, probability, window_part in zip(*(column.tolist() for column in columns), strict=True):
+    columns = (cut.end_s, cut.first_s, cut.middle_s, record.probability, record.repetition(), cut.part)
+    for now_s, first_s, middle_s, probability, repetition, window_part in zip(
+        *(column.tolist() for column in columns), strict=True
+    ):
         if window_part != part:
             episodes += tracker.end(last_s[part])
             part = window_part
-        episodes += tracker.add_window(now_s, first_s, middle_s, None if isnan(probability) else probability)
+        conclusive = None if isnan(probability) else probability
+        episodes += tracker.add_window(now_s, first_s, middle_s, conclusive, repetition)
         stretches += tracker.take_labelled()
     episodes += tracker.end(last_s[part])
     stretches += tracker.take_labelled()
@@ -245,8 +261,12 @@ def report(records: Sequence[TrackedRecord]) -> dict[str, Any]:
         "beats": se_sp([beats(record) for record in records]),
         "windows": se_sp([window_counts(record.scored) for record in records]),
         "ece": calibration_error(probability, is_af) if len(probability) else None,
-        "episodes_10min": {"se": _percent(len(detected), len(latencies)), "count": len(latencies)},
-        "latency_s": _quantiles(detected, ("median", 50), ("p95", 95)),
+        "episodes_10min": {
+            "se": _percent(len(detected), len(latencies)),
+            "count": len(latencies),
+            "se_95": _in_percent(wilson_interval(len(detected), len(latencies))),
+        },
+        "latency_s": _quantiles(detected, ("median", 50), ("p75", 75), ("p95", 95)),
         "false_alerts_per_patient_day": false_alerts(records),
     }
 
@@ -266,17 +286,33 @@ def record_report(record: TrackedRecord) -> dict[str, Any]:
     }
 
 
-def false_alerts(records: Sequence[TrackedRecord]) -> dict[str, float] | None:
-    """Returns the alerts per day over the patients without AF or flutter who were recorded for 6 h or more."""
-    rates = [
-        len(record.episodes) * DAY_S / _length_s(record.rhythm)
+def false_alerts(records: Sequence[TrackedRecord]) -> dict[str, Any] | None:
+    """Returns the alerts per day over the patients without AF or flutter who were recorded for 6 h or more.
+
+    `mean_95` is the exact Poisson interval of all alerts over all days. Alerts of one patient come together, so it is too
+    narrow where few patients have most of them: see `worst`.
+    """
+    counted = [
+        (record.rhythm, len(record.episodes), _length_s(record.rhythm) / DAY_S)
         for record in records
         if (record.rhythm.labels == NOT_AF).all() and _length_s(record.rhythm) >= LONG_RECORD_S
     ]
-    if not rates:
+    if not counted:
         return None
-    known = _quantiles(rates, ("median", 50), ("p95", 95)) or {}
-    return {"mean": float(np.mean(rates))} | known | {"share_zero": 100 * float(np.mean(np.array(rates) == 0))}
+    rates = [alerts / days for _, alerts, days in counted]
+    names = [f"{rhythm.database}/{rhythm.name}" for rhythm, *_ in counted]
+    total, days = sum(alerts for _, alerts, _ in counted), sum(length for *_, length in counted)
+    worst = sorted(((rate, name) for rate, name in zip(rates, names, strict=True) if rate), reverse=True)[:WORST_LISTED]
+    return {
+        "mean": float(np.mean(rates)),
+        "mean_95": [bound / days for bound in poisson_interval(total)],
+        **(_quantiles(rates, ("median", 50), ("p95", 95)) or {}),
+        "share_zero": 100 * float(np.mean(np.array(rates) == 0)),
+        "patients": len(rates),
+        "alerts": total,
+        "days": days,
+        "worst": {name: rate for rate, name in worst},
+    }
 
 
 def alert_count(record: TrackedRecord) -> dict[str, int]:
@@ -335,6 +371,10 @@ def _length_s(rhythm: Rhythm) -> float:
 
 def _quantiles(values: Sequence[float], *named: tuple[str, float]) -> dict[str, float] | None:
     return {name: float(np.percentile(values, at)) for name, at in named} if values else None
+
+
+def _in_percent(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else [100 * bound for bound in interval]
 
 
 def _percent(part: float, whole: float) -> float | None:

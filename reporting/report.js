@@ -17,6 +17,10 @@ function labelText({ start_us, seconds, beats }) {
   return `ECG from ${clockText(start_us)} to ${clockText(start_us + seconds * 1e6)}, ${beats} beats`;
 }
 
+function markText({ seconds, beats, rate }) {
+  return rate === null ? `${seconds.toFixed(1)} s` : `${seconds.toFixed(1)} s, ${beats} beats, ${Math.round(rate)}/min`;
+}
+
 /** The millivolts of a plain trace: a path of relative steps, 200 units for 1 mV, downwards. */
 function decodeSamples(path) {
   const [, first, steps] = path.getAttribute("d").match(/^M0 (-?\d+)l(.*)$/);
@@ -31,7 +35,7 @@ function decodeSamples(path) {
 }
 
 const TEXTS = {
-  number: (value) => String(Math.round(value)), per_minute: "/min", onset: "onset", end: "end", clock: clockText, label: labelText,
+  number: (value) => String(Math.round(value)), per_minute: "/min", onset: "onset", end: "end", clock: clockText, label: labelText, mark: markText,
 };
 
 for (const data of document.querySelectorAll("script.strip")) {

@@ -28,15 +28,33 @@ TITLES: Final[Mapping[str, str]] = {
     "tachycardia": "Tachycardia",
     "bradycardia": "Bradycardia",
     "pause": "Pause",
+    "asystole": "Possible asystole",
+    "no_beats": "No heartbeat in the signal",
+    "vf": "Possible ventricular fibrillation or flutter",
+    "no_signal": "No usable signal",
+    "pacing_not_visible": "Pacing not visible",
+    "af_burden": "Daily burden of atrial fibrillation",
     "short_pause": "Short pause",
     "vt": "Possible ventricular tachycardia",
     "v_run": "Slow ventricular run",
     "bigeminy": "Ventricular bigeminy",
     "trigeminy": "Ventricular trigeminy",
     "irregular_pulse": "Irregular pulse",
+    "irregular_pulse_burden": "Daily burden of irregular pulse",
 }
 """The terms of the clinician's page, with "Possible" before the diagnoses. A kind without a title keeps its name."""
 SIGNALS: Final = {"ecg": "ECG", "ppg": "Pulse wave", "intervals": "RR interval", None: "Signal"}
+VERDICT_TEXTS: Final[Mapping[str, str]] = {
+    "normal": "normal, by a model",
+    "af": "<strong>atrial fibrillation</strong>, by a model",
+    "other": "another one than normal or atrial fibrillation, by a model",
+    "too_short": "the recording is too short to say",
+    "noise": "too much noise to say",
+    "gaps": "too much of the signal is missing to say",
+    "lead_off": "no electrode contact",
+    "out_of_distribution": "the model is not sure",
+}
+"""What a short recording shows, or why nothing can be said, by `ReplayResult.verdict`."""
 BEATS: Final = {"ecg": "beats", "ppg": "pulses", "intervals": "intervals", None: "beats"}
 """What the heart rate is measured from and what is counted, by `ReplayResult.kind`."""
 MEASURES: Final[Mapping[str, str]] = {
@@ -49,12 +67,31 @@ MEASURES: Final[Mapping[str, str]] = {
     "cycles": "{:.0f} cycles",
     "limit_beats": "limit {:.0f} beats",
     "limit_cycles": "limit {:.0f} cycles",
-    "held": "suppressed since the last alert: {:.0f}",
+    "seconds": "{:.0f} s",
+    "episodes": "{:.0f} episodes",
+    "longest_s": "longest interval {:.1f} s",
+    "episode_s": "latest {:.1f} s",
+    "longest_episode_s": "longest {:.1f} s",
+    "an_hour": "{:.0f}/h lately",
+    "latest_s": "the latest ended {:.0f} s after the onset",
+    "origin_unknown": "origin unknown",
+    "critical_bpm": "critical limit {:.0f}/min",
+    "rate_hz": "{:g} samples a second",
+    "limit_hz": "limit {:g} samples a second",
+    "maybe_ended": "may have ended",
+    "mean_over_s": "averaged over {:.0f} s",
     "af_percent": "AF {:.1f} %",
+    "irregular_percent": "irregular pulse {:.1f} %",
     "observed_h": "{:.1f} h observed",
     "limit_percent": "limit {:g} %",
 }
 """How each number behind an alert is written, by its key."""
+NOT_ECG: Final[Mapping[str, str]] = {
+    "not_ecg.intervals": "from intervals, not an ECG",
+    "not_ecg.heart_rate": "from the sensor’s heart rate, not an ECG",
+    "not_ecg.extreme_rate": "not confirmed by an ECG",
+}
+"""What the source of an alert without an ECG is, by its reason keys."""
 SCROLLED: Final = 'tabindex="0" role="group" aria-label="{}"'
 """A wide chart or table is scrolled on a phone, and by the keyboard if it can have the focus and a name."""
 ROWS_SHOWN: Final = 50
@@ -101,7 +138,7 @@ def _section(index: int, name: str, result: ReplayResult) -> str:
     return "".join(
         (
             f'<section id="file-{index}" aria-labelledby="name-{index}"><h2 id="name-{index}">{escape(name)}</h2>',
-            f'<p class="lead">{_headline(result)}</p>',
+            f'<p class="lead">{_headline(result)}{_verdict(result)}</p>',
             _facts(result, rates),
             _trend(name, result, rates),
             _alerts(result),
@@ -128,6 +165,12 @@ def _headline(result: ReplayResult) -> str:
         parts.append(f"<strong>{escape(_title(kind)).lower()}</strong> {times} ({_duration_text(sum(lengths))})")
     text = ", ".join(parts)
     return f"Alerts in {length}: {text}."
+
+
+def _verdict(result: ReplayResult) -> str:
+    """Returns a sentence with the verdict on a short recording, as HTML."""
+    verdict = result.verdict
+    return "" if verdict is None else f" Rhythm: {VERDICT_TEXTS.get(verdict, escape(verdict))}."
 
 
 def _facts(result: ReplayResult, rates: Rates) -> str:
@@ -216,7 +259,7 @@ def _alerts(result: ReplayResult) -> str:
             _duration_text(_duration_s(alert, result)),
             _measured_text(alert),
             escape(format_probability(alert.probability)),
-            escape(alert.source),
+            escape(", ".join((alert.source, *(NOT_ECG[reason] for reason in alert.reasons if reason in NOT_ECG)))),
         ]
         for alert in result.alerts
     ]

@@ -1,17 +1,20 @@
 """The result of replaying one file: every episode once with its final values, and summary figures."""
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from config.limits import DEFAULT_LIMITS
 from drivers.kinds import NOT_MEASURED
 from drivers.readings import TICKS_PER_SECOND
+from models.findings import EPISODES
 from sync.records import (
     AlertRecord,
+    BeatsRecord,
     FindingRecord,
     GapRecord,
     IntervalsRecord,
@@ -37,6 +40,12 @@ STRIPS_KEPT: Final = 40
 """Strips that are kept for the report: those of the most urgent alerts. At 5 to 10 kB each, they take half a megabyte."""
 PRIORITIES: Final = ("high", "medium", "low")
 PULSE: Final = "pulse"
+LATEST_KEY: Final = "latest_s"
+"""In `measured` of an open alert of which no episode lasts: when the latest one ended, in seconds after the alert's onset."""
+LONGEST_RECORDING_S: Final = 61.0
+"""Those made on demand last up to a minute; the longest of the PhysioNet/CinC Challenge 2017 has 61 s."""
+VERDICTS: Final[Mapping[str, str]] = {"rhythm_normal": "normal", "rhythm_af": "af", "rhythm_other": "other"}
+"""The verdict on a short recording, by the kind of finding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,9 @@ class TimedBeat:
     label: str
     joined: bool = True
 
+
+HELD_US: Final = round(DEFAULT_LIMITS.repeat_low.value * 1e6)
+"""An alert that has ended is held for as long as another episode may open it again."""
 
 OutputRecord = (
     VitalRecord | IntervalsRecord | StatusRecord | QuarantinedRecord | GapRecord | FindingRecord | AlertRecord | TimedBeat
@@ -124,6 +136,8 @@ class ReplayResult:
     heart_rates: "array[float]" = field(default_factory=lambda: array("d"))
     interval_ends_s: "array[float]" = field(default_factory=lambda: array("d"))
     intervals_s: "array[float]" = field(default_factory=lambda: array("d"))
+    rhythm: FindingRecord | None = None
+    """The last finding about the rhythm of half a minute of ECG, or of the whole of a short recording."""
     alerts: list[AlertRecord] = field(default_factory=list)
     strip_count: int = 0
     gaps: list[GapRecord] = field(default_factory=list)
@@ -133,6 +147,8 @@ class ReplayResult:
     replay_s: float = 0.0
     failure: str | None = None
     _open: dict[object, Episode] = field(default_factory=dict)
+    _alerts: dict[str, list[AlertRecord]] = field(default_factory=dict)
+    """By id: the last record of each kind and priority that an alert has had, `raised_us` being when it came to them."""
 
     def seconds(self, at_us: int) -> float:
         """Returns seconds from the start of the file."""
@@ -152,6 +168,15 @@ class ReplayResult:
         return "intervals" if self.intervals_s else None
 
     @property
+    def verdict(self) -> str | None:
+        """What a recording of at most a minute shows: a rhythm of `VERDICTS`, or why there is none; None for another file."""
+        if self.kind != "ecg" or self.ecg.covered_s > LONGEST_RECORDING_S:
+            return None
+        if self.rhythm is None:
+            return "too_short"
+        return self.rhythm.inconclusive or VERDICTS.get(self.rhythm.kind)
+
+    @property
     def signal(self) -> SignalResult:
         """The waveform that the heart rate is measured from; an empty one if there is none."""
         return self.ppg if self.kind == "ppg" else self.ecg
@@ -165,11 +190,18 @@ class ReplayResult:
             signal.beats_us.append(beat.at_us)
             signal.joined.append(beat.joined)
         yield from beats
+        yield from self._release_alerts()
 
     def close(self) -> Iterator[OutputRecord]:
         """Ends the file: yields the episodes that are still open, in order of onset."""
+        for stages in self._alerts.values():
+            stages[-1] = _end_recurring(stages[-1])
+        self._open |= {id_: stages[-1] for id_, stages in self._alerts.items()}
         for episode in sorted(self._open.values(), key=_onset_us):
-            yield self._keep(replace(episode, to_us=self.end_us) if isinstance(episode, GapRecord) else episode)
+            if isinstance(episode, AlertRecord):
+                yield from self._release_alert(episode.id)
+            else:
+                yield self._keep(replace(episode, to_us=self.end_us) if isinstance(episode, GapRecord) else episode)
         self._open.clear()
         self._drop_strips()
         for episodes in (self.alerts, self.gaps):
@@ -196,9 +228,12 @@ class ReplayResult:
             case WaveformRecord():
                 self._add_waveform(record)
                 return
-            case UnknownRecord():
-                return  # this version's pipeline writes none
-            case AlertRecord() | FindingRecord() | GapRecord():
+            case BeatsRecord() | UnknownRecord():
+                return  # the beats come as `TimedBeat`; this version's pipeline writes no unknown record
+            case AlertRecord():
+                self._add_alert(record)
+                return
+            case FindingRecord() | GapRecord():
                 yield from self._add_episode(record)
                 return
             case VitalRecord(kind="heart_rate") if NOT_MEASURED.isdisjoint(record.flags):
@@ -227,32 +262,50 @@ class ReplayResult:
     def _signal(self, kind: str) -> SignalResult | None:
         return {"ecg": self.ecg, "ppg": self.ppg}.get(kind)
 
-    def _add_episode(self, record: Episode) -> Iterator[OutputRecord]:
-        key = (type(record), record.kind, _onset_us(record))
-        before = self._open.pop(key, None)
-        if isinstance(record, AlertRecord) and isinstance(before, AlertRecord) and record.strip is None:
-            record = replace(record, strip=before.strip)
+    def _add_episode(self, record: FindingRecord | GapRecord) -> Iterator[OutputRecord]:
+        key = (type(record), EPISODES.get(record.kind, record.kind), _onset_us(record))
+        self._open.pop(key, None)
         if _is_over(record):
             yield self._keep(record)
         else:
             self._open[key] = record
 
-    def _keep(self, episode: Episode) -> Episode:
-        match episode:
-            case AlertRecord():
-                self._keep_alert(episode)
-            case GapRecord():
-                self._keep_gap(episode)
-            case FindingRecord():
-                pass
-        return episode
+    def _add_alert(self, record: AlertRecord) -> None:
+        stages = self._alerts.setdefault(record.id, [])
+        before = stages[-1] if stages else None
+        strip = record.strip or (before.strip if before else None)
+        raised_us = record.decided_us if record.raised_us is None else record.raised_us
+        if before and (before.kind, before.priority) == (record.kind, record.priority):
+            stages.pop()
+            raised_us = before.raised_us or raised_us
+        elif before:
+            stages[-1] = replace(before, strip=None)
+        stages.append(replace(record, strip=strip, raised_us=raised_us))
 
-    def _keep_alert(self, alert: AlertRecord) -> None:
-        self.alerts.append(alert)
-        if alert.strip:
+    def _release_alerts(self) -> Iterator[AlertRecord]:
+        """Yield the alerts that no further episode opens again."""
+        lasts = [(id_, stages[-1].end_us) for id_, stages in self._alerts.items()]
+        for id_, end_us in lasts:
+            if end_us is not None and self.end_us - end_us > HELD_US:
+                yield from self._release_alert(id_)
+
+    def _release_alert(self, id_: str) -> Iterator[AlertRecord]:
+        """Yield an alert once for each kind and priority that it has had, with its final end."""
+        *earlier, last = self._alerts.pop(id_)
+        self.alerts.append(last)
+        if last.strip:
             self.strip_count += 1
             if self.strip_count % STRIPS_KEPT == 0:
                 self._drop_strips()
+        yield from (replace(stage, end_us=last.end_us) for stage in earlier)
+        yield last
+
+    def _keep(self, episode: FindingRecord | GapRecord) -> FindingRecord | GapRecord:
+        if isinstance(episode, GapRecord):
+            self._keep_gap(episode)
+        elif episode.kind.split("_")[0] == "rhythm":
+            self.rhythm = episode
+        return episode
 
     def _drop_strips(self) -> None:
         """Keeps the strips of the most urgent alerts only."""
@@ -285,6 +338,14 @@ def urgency(alert: AlertRecord) -> tuple[int, str, int]:
     """Sort key: the most urgent alerts first, then by kind, then by onset."""
     priority = PRIORITIES.index(alert.priority) if alert.priority in PRIORITIES else len(PRIORITIES)
     return priority, alert.kind, alert.onset_us
+
+
+def _end_recurring(alert: AlertRecord) -> AlertRecord:
+    """An alert that waited for another episode when the file ended has ended with its latest one."""
+    latest_s = (alert.measured or {}).get(LATEST_KEY)
+    return (
+        alert if latest_s is None or alert.end_us is not None else replace(alert, end_us=alert.onset_us + round(latest_s * 1e6))
+    )
 
 
 def _onset_us(episode: Episode) -> int:

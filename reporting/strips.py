@@ -47,6 +47,8 @@ def strip_json(alert: AlertRecord, strip: Strip, file_us: Callable[[int], int]) 
             "rate_hz": strip.rate_hz,
             "beats_us": [file_us(at_us) for at_us in strip.beats_us],
             "labels": strip.labels,
+            "mark_from_us": None if strip.mark_from_us is None else file_us(strip.mark_from_us),
+            "mark_to_us": None if strip.mark_to_us is None else file_us(strip.mark_to_us),
         },
     }
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -54,13 +54,14 @@ export function median(values) {
 
 /** Draws the ECG strip of an alert in rows of `row_s` seconds.
  *
- * `strip` has `start_us`, `rate_hz`, `mv`, `beats_us` and `labels`. `alert` has `onset_us` and `end_us`, which is null while it is
+ * `strip` has `start_us`, `rate_hz`, `mv`, `beats_us` and `labels`, and `mark_from_us` and `mark_to_us` or null. `alert` has `onset_us` and `end_us`, which is null while it is
  * ongoing.
  * `texts` has the functions and words of the page:
  *   `number(value)` formats a whole number; `per_minute` is the unit of rates;
  *   `label({ start_us, seconds, beats })` names one row for screen readers;
  *   `onset` and `end`, optional, are written at their lines; without `end` the end of the episode has no line;
- *   `clock(us)`, optional, formats the time of each second below the paper.
+ *   `clock(us)`, optional, formats the time of each second below the paper;
+ *   `mark({ seconds, beats, rate })`, optional, measures what the decision rests on; `rate` is null with fewer than three beats.
  * Returns the pictures of the rows with `width` and `height`, the gain, and the x of the onset on the first row, all in units.
  */
 export function drawStrip(strip, alert, texts, { row_s, min_height_mm = 30, gains = GAINS }) {
@@ -120,8 +121,27 @@ function drawRow(row, strip, alert, texts, height) {
     svg("path", { class: "trace", d: tracePath(row) }),
     ...beatParts(row, strip, texts),
     ...(texts.clock ? secondParts(row, texts) : []),
+    ...(texts.mark && strip.mark_from_us != null ? decisionParts(row, strip, texts) : []),
   );
   return picture;
+}
+
+/** Measures what the decision rests on: its length, its beats, and their rate. */
+export function measureMark({ mark_from_us, mark_to_us, beats_us }) {
+  const beats = beats_us.filter((us) => us >= mark_from_us && us <= mark_to_us);
+  const rate = beats.length < 3 ? null : (60e6 * (beats.length - 1)) / (beats.at(-1) - beats[0]);
+  return { seconds: (mark_to_us - mark_from_us) / 1e6, beats: beats.length, rate };
+}
+
+/** Returns a bracket over what the decision rests on, as far as it is in this row, with its measure. */
+function decisionParts(row, strip, { mark }) {
+  const [from, to] = [strip.mark_from_us, strip.mark_to_us].map((us) => Math.min(row.right, Math.max(CALIBRATION, row.x(us))));
+  if (to - from < 1) return [];
+  const y = row.bottom - 10;
+  const end = (us) => (row.shows(us) ? "v-6" : "");
+  const bracket = `M${hundredths(from)} ${y}${end(strip.mark_from_us)}M${hundredths(from)} ${y}H${hundredths(to)}${end(strip.mark_to_us)}`;
+  const text = svg("text", { class: "decision-text", x: hundredths((from + to) / 2), y: y - 5 }, mark(measureMark(strip)));
+  return [svg("path", { class: "decision", d: bracket }), text];
 }
 
 /** Returns the path data of the trace of one row. */

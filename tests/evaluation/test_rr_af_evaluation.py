@@ -13,6 +13,7 @@ from evaluation.records import EvaluationError
 from evaluation.rr_af import (
     ScoredRecord,
     TrackedRecord,
+    WindowModel,
     alert_count,
     beat_labels,
     beats,
@@ -87,8 +88,8 @@ class TestCounts:
         assert figures["duration"]["coverage"] == 100
         assert figures["beats"]["se"] == pytest.approx(100 * 899 / 1700)
         assert figures["beats"]["sp"] == pytest.approx(100 * (2300 - 51) / 2300)
-        assert figures["episodes_10min"] == {"se": 50, "count": 2}
-        assert figures["latency_s"] == {"median": 132, "p95": 132}
+        assert figures["episodes_10min"] == {"se": 50, "count": 2, "se_95": pytest.approx([9.45, 90.55], abs=0.01)}
+        assert figures["latency_s"] == {"median": 132, "p75": 132, "p95": 132}
         assert figures["false_alerts_per_patient_day"] is None
 
     def test_inconclusive_or_missing_beats_lower_only_coverage(self) -> None:
@@ -110,7 +111,8 @@ class TestCounts:
             tracked(record((NOT_AF, 500), (AF, DAY_BEATS)), (100, 200)),
             tracked(record((NOT_AF, 500)), (100, 200)),
         )
-        expected = {"mean": 1.5, "median": 1.5, "p95": pytest.approx(2.85), "share_zero": 50}
+        expected = {"mean": 1.5, "median": 1.5, "p95": pytest.approx(2.85), "share_zero": 50, "patients": 2, "alerts": 3}
+        expected |= {"days": 2, "worst": {"made/1": 3}, "mean_95": pytest.approx([0.6187 / 2, 8.7673 / 2], abs=1e-4)}
         assert false_alerts([noisy, tracked(day), with_af, short]) == expected
 
     def test_counts_alerts_in_af_in_flutter_and_false_alerts(self) -> None:
@@ -136,6 +138,8 @@ class TestCounts:
 
     def test_a_time_without_beats_ends_an_episode(self) -> None:
         rhythm = record((AF, 400))
+        rhythm.times_s[1:-1] += np.random.default_rng(1).uniform(-0.4, 0.4, 398)
+        rhythm.times_s[199:201] = 199, 200
         rhythm.times_s[200:] += 100
         cut = windows(rhythm, 4)
         record_ = track_episodes(ScoredRecord(rhythm, cut, np.where(cut.valid.sum(-1) >= 24, 1.0, np.nan)), 0.9)
@@ -155,6 +159,13 @@ class AlwaysAf:
         return is_conclusive(rr_s, valid)
 
 
+class NeverAf(AlwaysAf):
+    """A model that calls no window AF."""
+
+    def probabilities(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return np.full(len(rr_s), 0.01)
+
+
 class TestFolders:
     @pytest.fixture
     def folder(self, data: Path, tmp_path: Path) -> Path:
@@ -168,7 +179,7 @@ class TestFolders:
         return tmp_path
 
     def test_reports_by_database_and_record_and_names_damaged_files(self, folder: Path) -> None:
-        figures = evaluate_rr_af(folder, AlwaysAf())
+        figures = evaluate_rr_af(folder, lambda _name: AlwaysAf())
         assert set(figures["databases"]) == {"afdb", "nsr2db"}
         assert set(figures["records"]) == {"afdb/04048", "nsr2db/nsr001"}
         assert set(figures["skipped"]) == {"afdb/broken", "afdb/without_atr"}
@@ -176,18 +187,24 @@ class TestFolders:
         assert figures["duration"]["se"] == pytest.approx(100)
         assert figures["duration"]["sp"] == pytest.approx(0)
         assert figures["databases"]["nsr2db"]["duration"]["se"] is None
-        assert set(figures["false_alerts_per_patient_day"]) == {"mean", "median", "p95", "share_zero"}
+        assert figures["false_alerts_per_patient_day"]["worst"].keys() == {"nsr2db/nsr001"}
         assert figures["false_alerts_per_patient_day"]["share_zero"] == 0
         json.dumps(figures, allow_nan=False)
 
     def test_scores_one_database_with_lost_intervals(self, folder: Path) -> None:
-        figures = evaluate_rr_af(folder / "nsr2db", AlwaysAf(), drop=0.9)
+        figures = evaluate_rr_af(folder / "nsr2db", lambda _name: AlwaysAf(), drop=0.9)
         assert set(figures["records"]) == {"nsr2db/nsr001"}
         assert figures["duration"]["coverage"] < 1  # hardly ever 24 valid intervals in 64
 
     def test_a_folder_without_records_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(EvaluationError, match="give the folder that holds afdb, ltafdb, nsr2db"):
-            evaluate_rr_af(tmp_path, AlwaysAf())
+            evaluate_rr_af(tmp_path, lambda _name: AlwaysAf())
+
+    def test_each_record_is_scored_with_the_model_of_its_fold(self, folder: Path) -> None:
+        folds: dict[str, WindowModel] = {"nsr2db/nsr001": NeverAf()}
+        figures = evaluate_rr_af(folder / "nsr2db", lambda name: folds[name])
+        assert figures["duration"]["sp"] == 100
+        assert figures["false_alerts_per_patient_day"]["alerts"] == 0
 
 
 def test_a_window_without_intervals_is_not_af() -> None:
