@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from config.files import locked
 from config.process import leaf_errors
 from config.settings import Settings
 from drivers.registry import Registry, load_drivers
+from gateway.aging import watch_ages
 from gateway.audit_events import AgentAudit
 from gateway.audit_log import AuditLog
 from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
@@ -145,47 +146,47 @@ class Agent:
                 key = await run_on_storage_thread(load_command_key, self.settings.data, self.hub_key)
                 commands = ClinicCommands(self.settings, registration, key, self.clock, audit, state, halt.set)
                 transport = self.make_transport(self.settings)
+                callbacks = UplinkCallbacks(
+                    on_live=lambda seconds: storage.recorder.watch_live(seconds),  # noqa: PLW0108 - it is made below
+                    on_connected=lambda: heartbeat.on_connected(),  # noqa: PLW0108 - likewise
+                    on_audit=audit.note_site,
+                    on_command=commands.receive,
+                    on_consent=consent.receive,
+                )
+                hub, call = self.settings.hub, run_on_storage_thread
                 uplink = Uplink(
-                    outbox,
-                    transport,
-                    hub=self.settings.hub,
-                    keys=keys,
-                    registration=registration,
-                    call=run_on_storage_thread,
-                    callbacks=UplinkCallbacks(
-                        on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
-                        on_connected=lambda: heartbeat.on_connected(),  # noqa: PLW0108 - likewise
-                        on_audit=audit.note_site,
-                        on_command=commands.receive,
-                        on_consent=consent.receive,
-                    ),
+                    outbox, transport, hub=hub, keys=keys, registration=registration, call=call, callbacks=callbacks
                 )
-                saved = _parse_state(await run_on_storage_thread(outbox.load_state, BUFFER_STATE_KEY))
-                recorder = Recorder(
-                    outbox,
-                    run_on_storage_thread,
-                    uplink.wake,
-                    BufferAlert(self.clock, saved),
-                    upload=WaveformUpload(self.settings.upload),
-                )
-                storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
+                storage = await self._make_storage(outbox, uplink, run_on_storage_thread)
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread, state) if consent.is_given else []
                 commands.closers = sensors
                 collector = self._make_collector(outbox, sensors, partial(audit.read_heads, keys.device), consent.told)
                 heartbeat = Heartbeat(transport, keys.device, collector.collect, run_on_storage_thread)
-                if consent.is_given:
-                    await self._update_refusal_alert(storage)
-                    await self._update_damage_alert(storage)
-                await storage.recorder.flush()
-                names = ", ".join(sensor.settings.name for sensor in sensors)
-                release = self.models.release or "refused"
-                log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
-                await run_on_storage_thread(audit.note_start, self.settings, self.models)
+                await self._note_start(storage, sensors, audit, is_collecting=consent.is_given)
                 also = {"commands": commands.run(storage), "consent": consent.watch(storage.call)}
                 await self._run_tasks(_Ends(stop, halt), transport, heartbeat, storage, sensors, audit, also)
                 await run_on_storage_thread(audit.note_stop)
             finally:
                 await run_on_storage_thread(outbox.close)
+
+    async def _make_storage(self, outbox: Outbox, uplink: Uplink, call: WorkerCall) -> Storage:
+        saved = _parse_state(await call(outbox.load_state, BUFFER_STATE_KEY))
+        upload = WaveformUpload(self.settings.upload)
+        recorder = Recorder(outbox, call, uplink.wake, BufferAlert(self.clock, saved), upload=upload)
+        return Storage(outbox, recorder, uplink, call)
+
+    async def _note_start(
+        self, storage: Storage, sensors: Sequence[SensorRunner], audit: AgentAudit, *, is_collecting: bool
+    ) -> None:
+        """Raise or end the hub's own alerts, and log the start."""
+        if is_collecting:
+            await self._update_refusal_alert(storage)
+            await self._update_damage_alert(storage)
+        await storage.recorder.flush()
+        names = ", ".join(sensor.settings.name for sensor in sensors)
+        release = self.models.release or "refused"
+        log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
+        await storage.call(audit.note_start, self.settings, self.models)
 
     @contextmanager
     def _locked_data_folder(self) -> Iterator[None]:
@@ -255,10 +256,11 @@ class Agent:
         sensors: list[SensorRunner] = []
         pairings = Pairings.load(self.settings.data)
         limits = commanded.limits_or(self.settings.limits)
+        contexts = commanded.contexts_or(self.settings.contexts)
         for sensor in self.settings.sensors:
             stored = await storage.call(storage.outbox.load_state, state_key(sensor.name))
             slots = () if sensor.user is None else (sensor.user,)
-            pipeline = Pipeline(sensor.name, limits, self.models, _parse_state(stored), slots=slots)
+            pipeline = Pipeline(sensor.name, limits, self.models, _parse_state(stored), slots=slots, contexts=contexts)
             remembered = _parse_state(await storage.call(storage.outbox.load_state, memory_key(sensor.name)))
             memory = SensorMemory.restore(remembered)
             consent = load_consent(sensor)
@@ -309,6 +311,7 @@ class Agent:
                 group.create_task(heartbeat.run(), name="heartbeat"),
                 group.create_task(storage.keep_tidy(), name="tidy"),
                 group.create_task(reporter.run(), name="status"),
+                group.create_task(watch_ages(sensors), name="ages"),
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
                 group.create_task(audit.watch_clock(self.clock, storage.call), name="clock"),
@@ -330,17 +333,22 @@ class Agent:
                 storage.recorder.stop_blocking()
             running.cancel()
             await asyncio.wait([running])
-            for sensor in sensors:
-                await sensor.finish()
-            await storage.recorder.flush()
-            with contextlib.suppress(TimeoutError, TransientError):
-                async with asyncio.timeout(UPLOAD_TIMEOUT_S):
-                    await storage.wait_acknowledged()
+            await self._finish(storage, sensors)
             for task in background:
                 task.cancel()
             await asyncio.wait(background)
         await reporter.write()
         log.info("stopped")
+
+    @staticmethod
+    async def _finish(storage: Storage, sensors: Sequence[SensorRunner]) -> None:
+        """End the analyses, store what they say, and wait a little until the clinic has it."""
+        for sensor in sensors:
+            await sensor.finish()
+        await storage.recorder.flush()
+        with contextlib.suppress(TimeoutError, TransientError):
+            async with asyncio.timeout(UPLOAD_TIMEOUT_S):
+                await storage.wait_acknowledged()
 
 
 @dataclass(frozen=True, slots=True)

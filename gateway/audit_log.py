@@ -9,7 +9,6 @@ log begins: the clinic notices, because it holds a higher head of the old one.
 
 import errno
 import logging
-import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -31,6 +30,7 @@ from sync.audit import (
     Position,
     Purpose,
     Role,
+    account,
     append_events,
     hash_row,
     log_start,
@@ -127,8 +127,8 @@ class AuditLog:
         return Actor("agent", Role.SERVICE, self._site)
 
     def operator(self) -> Actor:
-        """The person who runs a command, by the number of the system's user: names are not logged."""
-        return Actor(f"uid-{os.getuid()}", Role.OPERATOR, self._site)
+        """The person who runs a command, by their account."""
+        return Actor(account(), Role.OPERATOR, self._site)
 
     def replace_if_damaged(self) -> None:
         """Move a damaged database away and begin a new log, whose first row says so. The agent calls this at its start.

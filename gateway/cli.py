@@ -306,14 +306,14 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _simulate(arguments: argparse.Namespace) -> int:
     try:
         from captures import RecordingError
-        from gateway.simulate.repeating_ecg import ecg_from_script
+        from gateway.simulate.heart import from_script
         from gateway.simulate.script import load_script
         from gateway.simulate.standalone import run_standalone
         from gateway.simulate.strap import ecg_from_file
     except ImportError as error:
         raise CommandError(f"the simulator needs the extra sim ({error.name} is missing): run make setup") from error
     try:
-        ecg = ecg_from_file(arguments.record) if arguments.record else ecg_from_script(load_script("demo"))
+        ecg = ecg_from_file(arguments.record) if arguments.record else from_script(load_script("demo"))
     except RecordingError as error:
         raise CommandError(str(error)) from error
     _keep_files_private()
@@ -356,10 +356,11 @@ def _decode(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from evaluation.command import evaluate
     from evaluation.records import EvaluationError
+    from gateway.replay.alert_player import make_alert_run
     from models.inference.session import ModelError
 
     try:
-        return evaluate(arguments)
+        return evaluate(arguments, make_alert_run(arguments.models))
     except (EvaluationError, ModelError) as error:
         raise CommandError(str(error)) from error
 

@@ -16,7 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
-from config.limits import DEFAULT_LIMITS, LimitError, Limits
+from config.contexts import ContextError, Contexts, make_contexts
+from config.limit import LimitError
+from config.limits import DEFAULT_LIMITS, Limits
 from config.settings import Settings, UploadPolicy
 from gateway.alerts import CLOSED_REASON, FALSE_REASON
 from gateway.audit_events import AgentAudit
@@ -76,6 +78,7 @@ class CommandState:
     upload: UploadPolicy | None = None
     limits: Mapping[str, float] | None = None
     log_level: str | None = None
+    contexts: Mapping[str, bool | int] | None = None
 
     def limits_or(self, default: Limits) -> Limits:
         """The limits that the clinic has set, or else those of the settings; also if this version does not allow the former."""
@@ -85,6 +88,16 @@ class CommandState:
             return DEFAULT_LIMITS.with_values(self.limits)
         except LimitError:
             log.error("the limits that the clinic has set are not allowed any more: those of the settings are used")
+            return default
+
+    def contexts_or(self, default: Contexts) -> Contexts:
+        """Likewise, the contexts that the clinic has set."""
+        if self.contexts is None:
+            return default
+        try:
+            return make_contexts(self.contexts)
+        except ContextError:
+            log.error("the contexts that the clinic has set are not known any more: those of the settings are used")
             return default
 
 
@@ -183,7 +196,7 @@ class ClinicCommands:
         await self._wait_stored(command, Outcome.DONE, storage)
         log.info("carried out command %d (%s)", command.number, command.kind)
         self._follow_state(storage)
-        if command.kind in (CommandKind.LIMITS, CommandKind.RESTART):
+        if command.kind in (CommandKind.LIMITS, CommandKind.CONTEXTS, CommandKind.RESTART):
             self.restart()
 
     async def _end_alert(self, command: Command, storage: Storage) -> None:
@@ -215,6 +228,9 @@ class ClinicCommands:
             case CommandKind.LIMITS:
                 _check_limits(arguments["values"])
                 return replace(self.state, limits=arguments["values"])
+            case CommandKind.CONTEXTS:
+                _check_contexts(arguments["values"])
+                return replace(self.state, contexts=arguments["values"])
             case CommandKind.REQUEST if arguments["lane"] == ON_REQUEST_LANE:
                 release = storage.outbox.release_archive
                 await storage.call(release, self.settings.subject, arguments["from_s"], arguments["to_s"])
@@ -261,3 +277,10 @@ def _check_limits(values: Mapping[str, float]) -> None:
         DEFAULT_LIMITS.with_values(values)
     except LimitError as error:
         raise CommandRefusedError(Refusal.VALUES, "its limits are not allowed") from error  # no value in the log
+
+
+def _check_contexts(values: Mapping[str, bool | int]) -> None:
+    try:
+        make_contexts(values)
+    except ContextError as error:
+        raise CommandRefusedError(Refusal.VALUES, "its contexts are not known") from error  # no value in the log

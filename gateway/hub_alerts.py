@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-from gateway.alerts import PRIORITIES, make_alert_id
+from gateway.alerts import make_alert_id
+from gateway.priorities import PRIORITIES
 from sync.records import AlertRecord
 
 HUB_SENSOR: Final = "hub"

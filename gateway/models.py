@@ -37,6 +37,7 @@ _MODEL_CLASSES: Final[Mapping[str, str]] = {
     "ecg_quality": "EcgQuality",
     "ppg_quality": "PpgQuality",
     "ecg_qrs": "EcgQrs",
+    "ecg_organised": "EcgOrganised",
 }
 """The class of each model in `models.inference.<model>`; imported only if the release contains the model."""
 
@@ -103,6 +104,24 @@ def _build_model(name: str, release: Release) -> Any:
     except (ImportError, AttributeError) as error:
         raise ModelError(f"this version of pulsegate does not know the model {name}. Update pulsegate.") from error
     return model(verified)
+
+
+def replace_models(models: Models, folder: Path) -> Models:
+    """Returns the models with those that a folder holds in their place, unsigned, for an evaluation: `ecg_beat.onnx` and so on.
+
+    Raises:
+        ModelError: the folder holds no model, or a damaged one.
+        OSError: a file cannot be read.
+    """
+    found = {name: folder / f"{name}.onnx" for name in _MODEL_CLASSES if (folder / f"{name}.onnx").exists()}
+    if not found:
+        raise ModelError(f"{folder} holds no model such as ecg_beat.onnx")
+    own = {
+        name: getattr(import_module(f"models.inference.{name}"), _MODEL_CLASSES[name])(path.read_bytes())
+        for name, path in found.items()
+    }
+    kept = {name: getattr(models, name) for name in _MODEL_CLASSES}
+    return Models(**{**kept, **own})
 
 
 def _refuse(errors: list[ReleaseError] | list[ModelError]) -> LoadedModels:

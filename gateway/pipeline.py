@@ -4,32 +4,27 @@ The pipeline is synchronous and does no I/O. Arrival times come with the reading
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import tzinfo
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 import numpy as np
 
+from config.contexts import NO_CONTEXTS, Contexts
 from config.limits import PLAUSIBLE, Limits
 from drivers.kinds import is_continuous
 from drivers.readings import Intervals, Quarantined, Reading, Status, Vital, Waveform
-from gateway.alerts import (
-    LATE_REASON,
-    UNCONFIRMED_REASON,
-    UNKNOWN_TIME_REASON,
-    AlertTracker,
-    alert_priority,
-    end_saved_alerts,
-    raises_alert,
-)
-from gateway.spots import Result, Spot, SpotResults
+from gateway.alerts import LATE_REASON, UNCONFIRMED_REASON, UNKNOWN_TIME_REASON
+from gateway.analyses import ANALYSED_WAVEFORMS, choose_analysis
+from gateway.interval_stream import IntervalStream
+from gateway.priorities import alert_priority, raises_alert
+from gateway.sensor_alerts import SensorAlerts
+from gateway.spots import Result, Spot, SpotResults, gather_results, is_of_result
 from gateway.timeline import Arrival, LastSample, WaveformTimeline
 from gateway.waveform_analysis import (
-    ANALYSED_WAVEFORMS,
-    EcgWaveformAnalysis,
     Output,
-    PpgWaveformAnalysis,
     SavedState,
+    WaveformAnalysis,
     alert_records,
     join_outputs,
     utc_s_to_us,
@@ -69,10 +64,11 @@ priorities: harm may come immediately or within minutes, and a severe pressure i
 class Pipeline:
     """Timeline, analysis and alerts for the readings of one sensor.
 
-    Its saved state has seven keys: `waveforms` holds the `LastSample` of each kind of waveform, `values` the time of the last
+    Its saved state has nine keys: `waveforms` holds the `LastSample` of each kind of waveform, `values` the time of the last
     value of each continuous kind that is being received, `gaps` the start and reason of each open gap in such values, `alerts`
-    the ongoing alerts, `streams` the state of each waveform analysis, `vitals` that of the rules on vital signs, and `spots`
-    what is known of results measured on demand.
+    the open alerts, `trackers` what is known of them and of earlier ones by stream, `streams` the state of each waveform
+    analysis, `intervals` that of the analysis of intervals and heart rates, `vitals` that of the rules on vital signs, and
+    `spots` what is known of results measured on demand.
     """
 
     def __init__(
@@ -84,6 +80,7 @@ class Pipeline:
         *,
         slots: Collection[int] | None = None,
         zone: tzinfo | None = None,
+        contexts: Contexts = NO_CONTEXTS,
     ) -> None:
         """`saved` is the last `state()` of an earlier pipeline of this sensor.
 
@@ -91,10 +88,11 @@ class Pipeline:
         is the patient's time zone; None: that of the hub.
         """
         self.sensor = sensor
-        self._limits, self._models = limits, models
+        self._limits, self._models, self._contexts = limits, models, contexts
         self._slots, self._zone = slots, zone
         self._restored: dict[str, Any] = {
-            **{"waveforms": {}, "values": {}, "gaps": {}, "alerts": [], "streams": {}, "vitals": {}, "spots": None},
+            **{"waveforms": {}, "values": {}, "gaps": {}, "alerts": [], "trackers": {}, "streams": {}, "intervals": {}},
+            **{"vitals": {}, "spots": None},
             **(saved or {}),
         }
         waveforms = self._restored["waveforms"].items()
@@ -102,23 +100,35 @@ class Pipeline:
         self._values_us: dict[str, int] = dict(self._restored["values"])
         self._value_gaps: dict[str, tuple[int, str]] = {kind: (at, why) for kind, (at, why) in self._restored["gaps"].items()}
         self._analysis_states: dict[str, Any] = self._restored["streams"]
-        self._analyses: dict[str, EcgWaveformAnalysis | PpgWaveformAnalysis] = {}
+        self._analyses: dict[str, WaveformAnalysis] = {}
         vitals: Mapping[str, Any] = self._restored["vitals"]
         self._vitals = VitalRules(limits, vitals.get("rules"))
-        self._vital_alerts = AlertTracker(sensor, limits, vitals.get("flood"), vitals.get("closed"))
+        self._alerts = SensorAlerts(sensor, limits, self._restored)
+        self._vital_alerts = self._alerts.of("vitals")
+        self._intervals = IntervalStream(self._alerts.of("intervals"), limits, models, self._restored["intervals"], contexts)
         self.spots = SpotResults(slots, self._restored["spots"], zone)
 
     def feed(self, readings: Sequence[Reading], arrival: Arrival) -> Output:
         """Processes readings that arrived together."""
         parts: Sequence[Reading | tuple[Spot, ...]] = readings
-        if any(map(_is_of_result, readings)):
+        if any(map(is_of_result, readings)):
             self.spots.begin(arrival)
-            parts = _gather_results(readings)
+            parts = gather_results(readings)
         now = Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns)
-        output = join_outputs([self._process(part, now, arrival) for part in parts])
+        output = join_outputs([self.advance_to(arrival), *(self._process(part, now, arrival) for part in parts)])
         now_us = arrival.wall_us
         self._values_us = {kind: at_us for kind, at_us in self._values_us.items() if abs(now_us - at_us) <= RUNNING_US}
         return output
+
+    @property
+    def waits(self) -> bool:
+        """Whether the passing of time alone can end an episode of measured values."""
+        return self._vitals.waits or self._intervals.waits
+
+    def advance_to(self, arrival: Arrival) -> Output:
+        """Ends the episodes of which no newer value has come for too long. The result does not depend on when it is called."""
+        stale = alert_records(self._vital_alerts, tuple(self._vitals.advance_to(arrival.wall_us)), arrival.wall_us)
+        return Output((*stale, *self._intervals.advance_to(arrival.wall_us)))
 
     def on_interruption(self, reason: str, arrival: Arrival) -> Output:
         """Opens a gap in every stream because the link was lost or a recording has no valid samples.
@@ -147,38 +157,35 @@ class Pipeline:
     def finish(self, arrival: Arrival) -> Output:
         """Ends the analyses because no more readings will come: pending beats are decided and open episodes are closed."""
         output = join_outputs(analysis.finish(arrival.wall_us) for analysis in self._analyses.values())
+        records = (*self._intervals.finish(arrival.wall_us), *self._alerts.finish(arrival.wall_us))
         self._analysis_states = self._collect_analysis_states()
         self._analyses = {}
-        return output
+        return join_outputs([output, Output(records)])
 
     def state(self) -> SavedState:
         """The last sample or value of each stream, the ongoing alerts and the state of the rules; a restart resumes from it."""
         states = {kind: timeline.state() for kind, timeline in self._timelines.items()}
-        ongoing = [alert for analysis in self._analyses.values() for alert in analysis.ongoing_alerts()]
-        ongoing += self._vital_alerts.ongoing_alerts()
         return {
             "waveforms": {kind: state for kind, state in states.items() if state},
             "values": dict(self._values_us),
             "gaps": dict(self._value_gaps),
-            "alerts": [asdict(alert) for alert in ongoing],
+            **self._alerts.state(),
             "streams": self._collect_analysis_states(),
-            "vitals": {
-                "rules": self._vitals.state(),
-                "flood": self._vital_alerts.limiter_state(),
-                "closed": self._vital_alerts.closed(),
-            },
+            "intervals": self._intervals.state(),
+            "vitals": {"rules": self._vitals.state()},
             "spots": self.spots.state(),
         }
 
     def restarted(self, saved: SavedState) -> "Pipeline":
         """A new pipeline of the same sensor that resumes from `saved`; this one must not be used any more."""
-        return Pipeline(self.sensor, self._limits, self._models, saved, slots=self._slots, zone=self._zone)
+        arguments = (self.sensor, self._limits, self._models, saved)
+        return Pipeline(*arguments, slots=self._slots, zone=self._zone, contexts=self._contexts)
 
     def resume(self, arrival: Arrival) -> Output:
         """Resumes after a restart of the agent.
 
-        Ends the alerts that were ongoing, and records a gap in every stream that had not ended: an open one in a waveform, and
-        one until now in vital signs, whose last values a crash may have cost.
+        Records a gap in every stream that had not ended: an open one in a waveform, and one until now in vital signs, whose
+        last values a crash may have cost. The open alerts go on if they are of high priority, and end otherwise.
         """
         now_us = arrival.wall_us
         gaps = tuple(
@@ -189,23 +196,21 @@ class Pipeline:
         return Output((*gaps, *self.resume_analysis(arrival, AGENT_RESTART_REASON).records))
 
     def resume_analysis(self, arrival: Arrival, reason: str) -> Output:
-        """Opens a gap in every waveform and ends the alerts that were ongoing in the saved state."""
-        return Output((*self._open_waveform_gaps(reason), *end_saved_alerts(self._restored, arrival.wall_us)))
+        """Opens a gap in every waveform; ends the open alerts, or says of those of high priority that their signal was lost."""
+        return Output((*self._open_waveform_gaps(reason), *self._alerts.resume(arrival.wall_us)))
 
     def close_alert(self, id_: str, now_us: int, reason: str, command: int) -> AlertRecord | None:
         """End an open alert because the clinic commands it: see `AlertTracker.close`."""
-        closers = (self._vital_alerts.close, *(analysis.close_alert for analysis in self._analyses.values()))
-        ended = (close(id_, now_us, reason, command) for close in closers)
-        return next((alert for alert in ended if alert is not None), None)
+        return self._alerts.close(id_, now_us, reason, command)
 
     def can_wait(self, readings: Sequence[Reading]) -> bool:
         """Whether these readings raise no alert and begin no stream, so that they may be processed together with later ones."""
-        if self._vital_alerts.has_suppressed:  # their time may end one of these
+        if self._vital_alerts.waits:  # their time may change one of its alerts
             return False
         for reading in readings:
             match reading:
                 case Vital(kind, origin=None) | Intervals(kind):
-                    if kind not in self._values_us or kind in PLAUSIBLE:
+                    if kind not in self._values_us or kind in PLAUSIBLE or not self._intervals.is_calm(reading):
                         return False
                 case Status(origin=None):
                     pass
@@ -253,18 +258,20 @@ class Pipeline:
                 record = VitalRecord(self.sensor, kind, now, value, flags)
                 findings = tuple(self._vitals.feed(kind, value, now.at_us, flags)) if kind in PLAUSIBLE else ()
                 records = alert_records(self._vital_alerts, findings, arrival.wall_us) if findings else ()
-                delayed = self._vital_alerts.end_suppression(now.at_us, arrival.wall_us)
-                return Output((*gaps, record, *records, *delayed))
+                delayed = self._vital_alerts.advance(now.at_us, arrival.wall_us)
+                return Output((*gaps, record, *records, *delayed, *self._intervals.feed(reading, now.at_us)))
             case Intervals(kind, ticks):
                 gaps = self._note_value(kind, now.at_us) if kind in CONTINUOUS_INTERVALS else ()
-                return Output((*gaps, IntervalsRecord(self.sensor, kind, now, ticks)))
+                return Output(
+                    (*gaps, IntervalsRecord(self.sensor, kind, now, ticks), *self._intervals.feed(reading, now.at_us))
+                )
             case Waveform():
                 return self._process_waveform(reading, arrival)
             case tuple():
                 return self._process_result(reading, arrival)
             case Status(kind, value):
                 self.spots.on_status(reading, arrival)
-                return Output((StatusRecord(self.sensor, kind, now, value),))
+                return Output((StatusRecord(self.sensor, kind, now, value), *self._intervals.feed(reading, now.at_us)))
             case Quarantined(characteristic, payload, reason):
                 return Output((QuarantinedRecord(self.sensor, characteristic, now, payload, reason),))
 
@@ -321,7 +328,7 @@ class Pipeline:
             for finding in findings
             for record in self._vital_alerts.on_finding(finding, utc_s_to_us, now_us, marks=marks)
         ]
-        return (*records, *self._vital_alerts.end_suppression(now_us, now_us))
+        return (*records, *self._vital_alerts.advance(now_us, now_us))
 
     def _raise_alone(self, findings: Sequence[Finding], marks: tuple[str, ...], arrival: Arrival) -> tuple[Record, ...]:
         """The records of findings that do not belong to an episode of the patient's readings: they end at once."""
@@ -339,7 +346,11 @@ class Pipeline:
             return stored
         values = np.array(wave.samples, np.float64) * wave.scale
         missing = None if frame.is_contiguous or frame.gap is None else frame.gap.missing or 0
-        return join_outputs(iter([stored, *self._analyse(wave.kind, values, wave.rate_hz, missing, frame.record, arrival)]))
+        covered = Output(self._intervals.on_waveform(arrival.wall_us))
+        analysed = tuple(self._analyse(wave.kind, values, wave.rate_hz, missing, frame.record, arrival))
+        since_us = self._analyses[wave.kind].organised_since_us
+        released = Output(self._intervals.on_better_signal(arrival.wall_us, since_us))
+        return join_outputs([covered, stored, *analysed, released])
 
     def _analyse(
         self,
@@ -361,32 +372,13 @@ class Pipeline:
             analysis = None
         if analysis is None:
             saved = self._analysis_states.get(kind)
-            analysis = ANALYSED_WAVEFORMS[kind](self.sensor, nominal_hz, self._limits, self._models, saved)
+            alerts = self._alerts.of(kind)
+            analysis = choose_analysis(kind)(alerts, nominal_hz, self._limits, self._models, saved, self._contexts)
             self._analyses[kind] = analysis
         elif missing is not None:
             yield analysis.process_gap(missing / record.rate_hz, arrival.wall_us)
+        analysis.note_contact(has_contact=self._intervals.contact.is_there(arrival.wall_us))
         yield analysis.process_samples(values, record.times.at_us, record.rate_hz, arrival.wall_us)
-
-
-def _is_of_result(reading: Reading) -> TypeGuard[Spot]:
-    return isinstance(reading, (Vital, Status)) and reading.origin is not None
-
-
-def _gather_results(readings: Sequence[Reading]) -> list[Reading | tuple[Spot, ...]]:
-    """Returns the readings in their order; those of one result together, at the place of the first."""
-    results: dict[int, list[Spot]] = {}
-    for reading in filter(_is_of_result, readings):
-        results.setdefault(_group(reading), []).append(reading)
-    return [
-        tuple(results.pop(_group(reading))) if _is_of_result(reading) else reading
-        for reading in readings
-        if not _is_of_result(reading) or _group(reading) in results
-    ]
-
-
-def _group(reading: Spot) -> int:
-    assert reading.origin is not None
-    return reading.origin.group
 
 
 def _late_marks(result: Result, arrival: Arrival) -> tuple[str, ...]:

@@ -99,8 +99,8 @@ class Recorder:
     """Set where the next write must not wait for the end of the interval."""
     _live_until_s: float = 0.0
     """Until when, in the event loop's time, records are written every second."""
-    _high_alerts: set[str] = field(default_factory=set)
-    """The ids of the ongoing alerts of high priority."""
+    _high_alerts: dict[str, int | None] = field(default_factory=dict)
+    """When each open alert of high priority was last raised, by its id."""
     _is_nearly_full: bool = False
     """What the outbox said after the last write."""
     _thinner: VitalThinner = field(default_factory=VitalThinner)
@@ -191,14 +191,14 @@ class Recorder:
                 await self._is_due.wait()
 
     def _watch_high_alert(self, alert: AlertRecord) -> None:
-        """Goes live where an alert of high priority opened, or the priority of an ongoing one rose to high.
+        """Goes live where an alert of high priority opened or was raised again, or the priority of an open one rose to high.
 
         An alert is repeated at every later finding of its episode; these repetitions do not make the live time longer.
         """
         if alert.end_us is not None:
-            self._high_alerts.discard(alert.id)
-        elif alert.priority == "high" and alert.id not in self._high_alerts:
-            self._high_alerts.add(alert.id)
+            self._high_alerts.pop(alert.id, None)
+        elif alert.priority == "high" and self._high_alerts.get(alert.id, 0) != alert.raised_us:
+            self._high_alerts[alert.id] = alert.raised_us
             self.watch_live(HIGH_ALERT_LIVE_S)
 
     async def _flush(self) -> bool:

@@ -53,6 +53,14 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as", dest="sensor", metavar="SENSOR", help="sensor name in the output, instead of the name in the file"
     )
+    parser.add_argument(
+        "--context",
+        dest="contexts",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="what is known of the heart, as in the settings: known_af, paced, bundle_branch_block or age_years=71",
+    )
     stated = parser.add_argument_group("what a file leaves open", "A note or an error says which of these a file needs.")
     stated.add_argument(
         "--signal", "--column", dest="signal", metavar="NAME|N", help="the signal or column to read, by name or number from 1"
@@ -67,7 +75,7 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", choices=("qrs", "beats", "rhythm", "rr-af", "pulse"), help="what to score")
+    parser.add_argument("task", choices=("qrs", "beats", "rhythm", "rr-af", "pulse", "alerts"), help="what to score")
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="folder that contains the databases or the records"
     )
@@ -77,16 +85,33 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         default="int8",
         help="the released models (int8), or the float models written by make train (fp32); default: %(default)s",
     )
-    robustness = parser.add_argument_group("robustness (qrs, beats, rhythm)")
-    robustness.add_argument("--noise", action="store_true", help="also score with noise at 24 to -6 dB")
+    robustness = parser.add_argument_group("robustness (qrs, beats, rhythm; alerts: --noise)")
+    robustness.add_argument(
+        "--noise",
+        action="store_true",
+        help="also score with noise at 24 to -6 dB (alerts: moving electrodes and muscles, 0 and -6)",
+    )
     robustness.add_argument(
         "--noise-data",
         type=Path,
         metavar="DIR",
         help="folder with BW.mat, EM.mat and MA.mat (default: the folder noise inside or next to the --data folder)",
     )
+    parser.add_argument(
+        "--models",
+        type=Path,
+        metavar="DIR",
+        help="alerts and rr-af: models of a cross-validation, folds.json and a folder for each fold",
+    )
     robustness.add_argument("--drop", action="store_true", help="also score with 1 to 20 %% of the packets lost")
     robustness.add_argument("--fs", action="store_true", help="also score at other sampling rates")
+    alerts = parser.add_argument_group("alerts")
+    alerts.add_argument(
+        "--databases", nargs="+", default=[], metavar="NAME", help="only these folders in the --data folder, such as cudb vfdb"
+    )
+    alerts.add_argument(
+        "--strips", type=Path, metavar="DIR", help="draw each high alert outside the marked episodes as an SVG in this folder"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object with every figure instead of tables")
 
 

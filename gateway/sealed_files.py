@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from config.files import replace_secret
 from config.identity import IDENTITY_FILE
@@ -66,6 +65,8 @@ def find_tls_key(settings: Settings) -> Path | None:
 
 
 def _encrypt_tls_key(settings: Settings, hub_key: HubKey, *, is_encrypted: bool) -> None:
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415  1 MB, and rarely needed
+
     path = find_tls_key(settings)
     if path is None:
         return

@@ -75,7 +75,14 @@ class Answer:
     arrival: Arrival
 
 
-SensorEvent = Notification | Interruption | LinkStateChange | Overflow | Answer
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """Nothing came; what depends on the time alone is decided at this time."""
+
+    arrival: Arrival
+
+
+SensorEvent = Notification | Interruption | LinkStateChange | Overflow | Answer | TimePassed
 
 
 def is_spot_reading(event: SensorEvent) -> bool:

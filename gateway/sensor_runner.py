@@ -34,6 +34,7 @@ from gateway.sensor_events import (
     Notification,
     Overflow,
     SensorEvent,
+    TimePassed,
     is_spot_reading,
 )
 from gateway.sensor_memory import SensorMemory
@@ -205,6 +206,12 @@ class SensorRunner:
             await store([ended], {state_key(self.settings.name): self._saved})
             return True
 
+    async def note_time(self) -> None:
+        """End the episodes of which no newer value has come for too long. Events that wait come first, and do the same."""
+        if self.events.empty() and self.pipeline.waits:
+            with self._claimed():
+                await finish_despite_cancel(self._process_and_record([TimePassed(Arrival.now(self.clock))]))
+
     def _take(self, event: SensorEvent) -> bool:
         """Keep an event that needs neither the analysis thread nor the disk until the recorder writes; else return False.
 
@@ -291,6 +298,8 @@ class SensorRunner:
                 return self.pipeline.on_interruption(reason, arrival)
             case LinkStateChange(state, arrival):
                 return Output((self._status("link", state, arrival),))
+            case TimePassed(arrival):
+                return self.pipeline.advance_to(arrival)
             case Answer(id_, is_patient, arrival):
                 return self.pipeline.answer(id_, arrival, is_patient=is_patient)
             case Overflow(notifications, arrival, state):

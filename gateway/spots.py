@@ -7,9 +7,9 @@ arrive with it, and hold for those that follow.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import tzinfo
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeGuard
 
-from drivers.readings import Origin, Status, Vital
+from drivers.readings import Origin, Reading, Status, Vital
 from gateway.spot_times import NOT_USABLE, SpotTimes, local_as_us
 from gateway.timeline import Arrival
 from sync.records import SpotOrigin, Times
@@ -243,3 +243,25 @@ def _has_identity(origin: Origin) -> bool:
     """Whether two results with the same content are the same: not where the sensor's date may stand still."""
     is_dated = origin.measured is not None and (origin.is_stored or origin.clock not in NOT_USABLE)
     return is_dated or origin.record is not None
+
+
+def is_of_result(reading: Reading) -> TypeGuard[Spot]:
+    """Whether a reading belongs to a result that was measured on demand."""
+    return isinstance(reading, (Vital, Status)) and reading.origin is not None
+
+
+def gather_results(readings: Sequence[Reading]) -> list[Reading | tuple[Spot, ...]]:
+    """Returns the readings in their order; those of one result together, at the place of the first."""
+    results: dict[int, list[Spot]] = {}
+    for reading in filter(is_of_result, readings):
+        results.setdefault(_group(reading), []).append(reading)
+    return [
+        tuple(results.pop(_group(reading))) if is_of_result(reading) else reading
+        for reading in readings
+        if not is_of_result(reading) or _group(reading) in results
+    ]
+
+
+def _group(reading: Spot) -> int:
+    assert reading.origin is not None
+    return reading.origin.group

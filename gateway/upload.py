@@ -11,7 +11,7 @@ from sync.records import WaveformRecord
 from sync.wire import Lane
 
 STRIP_S: Final = 12.0
-"""Length of the hourly strip: that of an alert's longest strip (`gateway.alerts.MAX_STRIP_S`)."""
+"""Length of the hourly strip: a row of an ECG page, and two seconds more."""
 _HOUR_US: Final = 3_600_000_000
 
 

@@ -5,32 +5,31 @@ The analysis measures time in stream seconds, which are seconds since the wavefo
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from config.contexts import NO_CONTEXTS, Contexts
 from config.limits import Limits
-from gateway.alerts import AlertTracker
+from gateway.alert_tracker import AlertTracker
+from gateway.beat_log import BeatLog
+from gateway.strips import cut_latest_strip
 from gateway.timeline import SampleTimes
 from models.analysis import EcgAnalysis, EcgStep
 from models.beat_labels import LabelledBeat
 from models.findings import Finding
 from models.inference.models import Models
-from models.ppg_analysis import PpgAnalysis, PpgStep
 from models.rules.burden import DailyBurden
-from reporting.result import PULSE, TimedBeat
-from sync.records import AlertRecord, Record
-
-BEATS_FOR_STRIPS: Final = 64
-"""More beats than fit into a strip of 12 s at 220/min."""
+from reporting.result import TimedBeat
+from sync.records import Record
 
 Samples = NDArray[np.float64]
 SavedState = Mapping[str, Any]
-"""What must survive a restart, ready for JSON. It is stored, so its keys must not change. The value of the key "flood" is the
-state of the alarm rate limiter, and that of "closed" names the alerts that the clinic closed while their episodes lasted."""
+"""What must survive a restart, ready for JSON. It is stored, so its keys must not change. The value of the key "rhythm" is what
+the analysis has learnt of the patient's rhythm, and when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,12 @@ class WaveformAnalysis(Protocol):
     """The analysis of one waveform of a sensor, at one nominal sampling rate. `decided_us` is explained in `AlertRecord`."""
 
     rate_hz: float
+    organised_since_us: int | None
+    """Since when the rhythm has been organised; None while it is not, or if the waveform does not tell."""
+
+    def note_contact(self, *, has_contact: bool) -> None:
+        """Notes whether the sensor says that it has skin contact, for the samples that follow."""
+        ...
 
     def process_samples(self, values: Samples, at_us: int, rate_hz: float, decided_us: int) -> Output:
         """Processes consecutive samples. The first was measured at `at_us`; `rate_hz` is the measured rate."""
@@ -58,14 +63,6 @@ class WaveformAnalysis(Protocol):
         """Ends the analysis: no more samples will come."""
         ...
 
-    def ongoing_alerts(self) -> tuple[AlertRecord, ...]:
-        """The alerts whose episodes have not ended."""
-        ...
-
-    def close_alert(self, id_: str, now_us: int, reason: str, command: int) -> AlertRecord | None:
-        """See `AlertTracker.close`."""
-        ...
-
     def state(self) -> SavedState:
         """The state that the next analysis of this waveform resumes from."""
         ...
@@ -74,7 +71,15 @@ class WaveformAnalysis(Protocol):
 class EcgWaveformAnalysis:
     """The analysis of a sensor's ECG."""
 
-    def __init__(self, sensor: str, rate_hz: float, limits: Limits, models: Models, saved: SavedState | None = None) -> None:
+    def __init__(
+        self,
+        alerts: AlertTracker,
+        rate_hz: float,
+        limits: Limits,
+        models: Models,
+        saved: SavedState | None = None,
+        contexts: Contexts = NO_CONTEXTS,
+    ) -> None:
         """`saved` is the last `state()` of the previous analysis.
 
         Raises:
@@ -82,113 +87,71 @@ class EcgWaveformAnalysis:
         """
         restored = saved or {}
         self.rate_hz = rate_hz
-        self.analysis = EcgAnalysis(rate_hz, limits, models)
+        self._rhythm = restored.get("rhythm", {})
+        """What the previous analysis learnt of the rhythm and when it ended, until the first sample."""
+        self.analysis = EcgAnalysis(rate_hz, limits, models, contexts, saved=self._rhythm.get("learnt"))
         self._times = SampleTimes()
-        self._alerts = AlertTracker(sensor, limits, restored.get("flood"), restored.get("closed"))
+        self._alerts = alerts
         self._burden = DailyBurden(limits, state=restored.get("burden"))
-        self._beats: deque[LabelledBeat] = deque(maxlen=BEATS_FOR_STRIPS)
+        self._beats: deque[LabelledBeat] = deque()
+        """Those of the signal that the analysis keeps, for strips."""
+        self._beat_log = BeatLog(alerts.sensor, "ecg")
+        self.organised_since_us: int | None = None
+
+    def note_contact(self, *, has_contact: bool) -> None:
+        """See `WaveformAnalysis`."""
+        self.analysis.has_contact = has_contact
 
     def process_samples(self, values: Samples, at_us: int, rate_hz: float, decided_us: int) -> Output:
         """See `WaveformAnalysis`; `values` in mV."""
+        if self._rhythm:
+            self.analysis.add_time_away((at_us - self._rhythm["at_us"]) / 1e6)
+            self._rhythm = {}
         self._times.add_anchor(self.analysis.end_s * self.rate_hz, at_us, rate_hz)
         return join_outputs(self._collect_output(step, decided_us) for step in self.analysis.push_hops(values))
 
     def process_gap(self, seconds: float, decided_us: int) -> Output:
         """See `WaveformAnalysis`."""
-        return self._collect_output(self.analysis.gap(seconds), decided_us)
+        end_s = self.analysis.end_s
+        output = self._collect_output(self.analysis.gap(seconds), decided_us)
+        return self._add_rest_of_beats(output, end_s, end_s + seconds)
 
     def finish(self, decided_us: int) -> Output:
         """See `WaveformAnalysis`. The next analysis continues the AF burden of the day."""
-        return self._collect_output(self.analysis.finish(), decided_us)
-
-    def ongoing_alerts(self) -> tuple[AlertRecord, ...]:
-        """See `WaveformAnalysis`."""
-        return self._alerts.ongoing_alerts()
-
-    def close_alert(self, id_: str, now_us: int, reason: str, command: int) -> AlertRecord | None:
-        """See `WaveformAnalysis`."""
-        return self._alerts.close(id_, now_us, reason, command)
+        end_s = self.analysis.end_s
+        return self._add_rest_of_beats(self._collect_output(self.analysis.finish(), decided_us), end_s, end_s)
 
     def state(self) -> SavedState:
         """See `WaveformAnalysis`."""
-        return {"flood": self._alerts.limiter_state(), "closed": self._alerts.closed(), "burden": self._burden.state()}
+        learnt = {"at_us": self._to_utc_us(self.analysis.end_s), "learnt": self.analysis.state()} if self.analysis.end_s else {}
+        return {"burden": self._burden.state(), "rhythm": learnt or self._rhythm}
 
     def _to_utc_us(self, stream_s: float) -> int:
         return self._times.at_us(stream_s * self.rate_hz)
 
+    def _add_rest_of_beats(self, output: Output, end_s: float, resume_s: float) -> Output:
+        records = tuple(self._beat_log.end(end_s, resume_s, self._to_utc_us))
+        return replace(output, records=(*output.records, *records))
+
     def _collect_output(self, step: EcgStep, decided_us: int) -> Output:
         self._beats.extend(step.beats)
+        while self._beats and self._beats[0].t_s < self.analysis.chain.start_s:
+            self._beats.popleft()
         recent = tuple(self._beats)
-        records: list[Record] = []
+        records: list[Record] = list(self._beat_log.add(step.beats, step.labelled_until_s, self._to_utc_us))
         for finding in step.findings:
             records += self._alerts.on_finding(finding, self._to_utc_us, decided_us, self.analysis, recent)
         now_us = self._to_utc_us(self.analysis.chain.end_s)
         for finding in self._burden.add_total(now_us / 1e6, step.burden.af_s, step.burden.observed_s):
             records += self._alerts.on_finding(finding, utc_s_to_us, decided_us)
-        records += self._alerts.end_suppression(now_us, decided_us)
+        since_s = step.organised_since_s
+        self.organised_since_us = None if since_s is None else self._to_utc_us(since_s)
+        for alert in self._alerts.advance(now_us, decided_us, self.organised_since_us):
+            is_raised = alert.raised_us == decided_us and alert.end_us is None and alert.strip is None
+            strip = cut_latest_strip(self._to_utc_us, self.analysis, recent) if is_raised else alert.strip
+            records.append(replace(alert, strip=strip))
         beats = tuple(TimedBeat(self._to_utc_us(beat.t_s), beat.label) for beat in step.beats)
         return Output(tuple(records), beats)
-
-
-class PpgWaveformAnalysis:
-    """The analysis of a sensor's PPG, the optical pulse wave."""
-
-    def __init__(self, sensor: str, rate_hz: float, limits: Limits, models: Models, saved: SavedState | None = None) -> None:
-        """`saved` is the last `state()` of the previous analysis.
-
-        Raises:
-            ValueError: the sampling rate is not supported for a PPG.
-        """
-        self.rate_hz = rate_hz
-        self._analysis = PpgAnalysis(rate_hz, limits, models.rr_af, models.ppg_quality)
-        self._times = SampleTimes()
-        restored = saved or {}
-        self._alerts = AlertTracker(sensor, limits, restored.get("flood"), restored.get("closed"))
-
-    def process_samples(self, values: Samples, at_us: int, rate_hz: float, decided_us: int) -> Output:
-        """See `WaveformAnalysis`; `values` in any unit."""
-        self._times.add_anchor(self._analysis.chain.end_s * self.rate_hz, at_us, rate_hz)
-        return self._collect_output(self._analysis.push(values), decided_us)
-
-    def process_gap(self, seconds: float, decided_us: int) -> Output:
-        """See `WaveformAnalysis`."""
-        return self._collect_output(self._analysis.gap(seconds), decided_us)
-
-    def finish(self, decided_us: int) -> Output:
-        """See `WaveformAnalysis`."""
-        return self._collect_output(self._analysis.finish(), decided_us)
-
-    def ongoing_alerts(self) -> tuple[AlertRecord, ...]:
-        """See `WaveformAnalysis`."""
-        return self._alerts.ongoing_alerts()
-
-    def close_alert(self, id_: str, now_us: int, reason: str, command: int) -> AlertRecord | None:
-        """See `WaveformAnalysis`."""
-        return self._alerts.close(id_, now_us, reason, command)
-
-    def state(self) -> SavedState:
-        """See `WaveformAnalysis`."""
-        return {"flood": self._alerts.limiter_state(), "closed": self._alerts.closed()}
-
-    def _to_utc_us(self, stream_s: float) -> int:
-        return self._times.at_us(stream_s * self.rate_hz)
-
-    def _collect_output(self, step: PpgStep, decided_us: int) -> Output:
-        records: list[Record] = []
-        for finding in step.findings:
-            records += self._alerts.on_finding(finding, self._to_utc_us, decided_us)
-        records += self._alerts.end_suppression(self._to_utc_us(self._analysis.chain.end_s), decided_us)
-        pulses = tuple(
-            TimedBeat(self._to_utc_us(pulse.t_s), PULSE, pulse.pp_s is not None) for pulse in step.pulses if pulse.good
-        )
-        return Output(tuple(records), pulses)
-
-
-ANALYSED_WAVEFORMS: Final[Mapping[str, type[EcgWaveformAnalysis] | type[PpgWaveformAnalysis]]] = {
-    "ecg": EcgWaveformAnalysis,
-    "ppg": PpgWaveformAnalysis,
-}
-"""The analysis of each kind of waveform; other kinds are only recorded."""
 
 
 def join_outputs(outputs: Iterable[Output]) -> Output:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
 from config.files import PRIVATE_MODE, replacing
 from config.identity import ROOTS_FILE, write_identity
@@ -106,6 +105,13 @@ class NewTlsKey:
 
 def encode_tls_key(key: EllipticCurvePrivateKey, hub_key: HubKey | None) -> bytes:
     """Return a private key for TLS as PEM, encrypted where key files are sealed with the hub key."""
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415  1 MB that the agent needs at a renewal only
+        BestAvailableEncryption,
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
     encryption = NoEncryption() if hub_key is None else BestAvailableEncryption(hub_key.tls_password())
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 

@@ -1,9 +1,11 @@
 """The output of replay: JSON lines for programs, a table for people.
 
 Each line is one JSON object with `type`, `file` and `t`, the seconds from the start of the file (rounded to 1 ms). Lines are
-written in the order in which they became final. A gap, finding or alert is written **once, when it is over** or at the end of
-the file, with its final values: `onset` (equal to `t`) and `end`, on the same time scale as `t`. `end` is null only if the
-episode was still in progress when the stream ended. A `summary` ends the output of each file. Samples are not written.
+written in the order in which they became final. A gap, finding or alert is written **when it is over** or at the end of the
+file, with its final values: `onset` (equal to `t`) and `end`, on the same time scale as `t`. `end` is null only if the episode
+was still in progress when the stream ended, or its signal was lost. An alert is over when no further episode can open it
+again; it has one line for each kind and priority that it had, with the same `id`, and `raised`, when it came to these. A
+`summary` ends the output of each file. Samples are not written.
 """
 
 import io
@@ -63,6 +65,7 @@ def json_lines(record: OutputRecord, result: ReplayResult) -> Iterator[Json]:
                 **_finding_fields(record, result),
                 "reasons": list(record.reasons),
                 "id": record.id,
+                "raised": _seconds(result, record.decided_us if record.raised_us is None else record.raised_us),
             }
             yield _object("alert", result, record.onset_us, kind=record.kind, **more)
 
@@ -70,7 +73,9 @@ def json_lines(record: OutputRecord, result: ReplayResult) -> Iterator[Json]:
 def summary(result: ReplayResult) -> Json:
     """Returns the object that ends the output of a file: its duration and counts. It is the same in every run on a file.
 
-    `read_as` is what the rates are measured from: `ecg`, `ppg` (its beats are pulses), `intervals`, or null.
+    `read_as` is what the rates are measured from: `ecg`, `ppg` (its beats are pulses), `intervals`, or null. `verdict` is what
+    an ECG of at most a minute shows: `normal`, `af`, `other`, or why nothing can be said, as `too_short` or `noise`; null for
+    other files.
     """
     rates = result.rates()
     return _object(
@@ -87,6 +92,7 @@ def summary(result: ReplayResult) -> Json:
         mean_rate=_rounded(rates.mean),
         lowest_rate=_rounded(rates.lowest),
         highest_rate=_rounded(rates.highest),
+        verdict=result.verdict,
         alerts=dict(sorted(Counter(alert.kind for alert in result.alerts).items())),
         gaps=result.gap_count,
         quarantined=result.quarantined_count,

@@ -15,7 +15,7 @@ from drivers.registry import Registry
 from gateway.clock import Clock
 from gateway.link_states import LinkState
 from gateway.radio import Radio
-from gateway.sensor_events import Answer, Interruption, LinkStateChange, Notification, Overflow
+from gateway.sensor_events import Answer, Interruption, LinkStateChange, Notification, Overflow, TimePassed
 from gateway.session import SensorSession
 
 _LINK_EVENTS: Final = {"streaming": "connected"}
@@ -91,5 +91,5 @@ async def _write_events(
                 capture.write_payload(timer.read(arrival.mono_ns), characteristic, payload)
             case Interruption(_, arrival) | Overflow(_, arrival):
                 capture.write_event(timer.read(arrival.mono_ns), "disconnected")
-            case Notification() | LinkStateChange() | Answer():
+            case Notification() | LinkStateChange() | Answer() | TimePassed():
                 pass

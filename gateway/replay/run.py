@@ -14,6 +14,7 @@ from typing import Final
 
 from captures import ReadOptions
 from captures.leads import millivolts_per_unit
+from config.contexts import NO_CONTEXTS, ContextError, Contexts, make_contexts, parse_contexts
 from config.limits import DEFAULT_LIMITS
 from config.terminal import escape_controls
 from drivers.registry import Registry, load_drivers
@@ -57,7 +58,7 @@ def replay(args: argparse.Namespace) -> int:
 
 def _replay_files(args: argparse.Namespace, models: Models) -> int:
     registry = load_drivers()
-    player = Player(models, registry, args.speed)
+    player = Player(models, registry, args.speed, contexts=make_contexts(parse_contexts(args.contexts)))
     options = ReadOptions(args.signal, args.unit, args.rate_hz, args.gatt)
     results: list[ReplayResult] = []
     status = 0
@@ -94,6 +95,10 @@ def _find_wrong_usage(args: argparse.Namespace) -> str | None:
         return "--force: there is no report to replace; add --report OUT.html"
     if args.unit is not None and not millivolts_per_unit(args.unit):
         return f"--unit {args.unit[:40]}: not a unit of voltage; give V, mV, uV, nV or counts per millivolt such as 200/mV"
+    try:
+        make_contexts(parse_contexts(args.contexts))
+    except ContextError as error:
+        return f"--context: {error}"
     return None
 
 
@@ -106,11 +111,12 @@ class Player:
     speed: float | None = None
     now: Callable[[], float] = time.perf_counter
     sleep: Callable[[float], None] = time.sleep
+    contexts: Contexts = NO_CONTEXTS
 
     def play(self, source: Source, result: ReplayResult) -> Iterable[OutputRecord]:
         """Yields records and beats as they become final and fills `result`; damage in the file sets `result.failure`."""
         start_s = self.now()
-        pipeline = Pipeline(source.sensor, DEFAULT_LIMITS, self.models)
+        pipeline = Pipeline(source.sensor, DEFAULT_LIMITS, self.models, contexts=self.contexts)
         try:
             for step in source.steps:
                 self._wait(start_s, (step.arrival.wall_us - source.start_us) / 1e6)

@@ -33,7 +33,7 @@ STEP_S: Final = 1.0
 WAVEFORMS: Final = {"ecg": ECG, "ppg": PPG}
 """What the pipeline accepts of each kind of recording."""
 PULSE_WAVE_NOTE: Final = "read as a pulse wave (PPG), not as an ECG: beats are pulses, which follow the R peaks by 0.2 to 0.4 s"
-INTERVALS_NOTE: Final = "holds RR intervals only, without a waveform: they are replayed, but no rule checks them for alerts"
+INTERVALS_NOTE: Final = "holds RR intervals only, without an ECG: rate and rhythm are judged by them alone"
 INVALID_SAMPLES: Final = "no valid samples in the recording"
 LINK_LOST: Final = "the link was lost"
 
@@ -105,11 +105,11 @@ def _open_recording(path: Path, recording: Recording, sensor: str | None) -> Sou
         notes.append(PULSE_WAVE_NOTE)
     if first.start_s > 0:
         notes.append(f"the first {first.start_s:.3f} s contain no valid sample")
-    steps = _recording_steps(path, recording, start_us)
+    steps = recording_steps(path, recording, start_us)
     return Source(path, sensor or recording.name, start_us, recording.start_us is not None, tuple(notes), steps)
 
 
-def _recording_steps(path: Path, recording: Recording, start_us: int) -> Iterator[Step]:
+def recording_steps(path: Path, recording: Recording, start_us: int) -> Iterator[Step]:
     rate_hz = recording.rate_hz
     tolerated_s = (1 + GAP_TOLERANCE_PERIODS) / rate_hz
     end_s: float | None = None

@@ -6,8 +6,8 @@ from math import ceil
 from typing import Final
 
 from gateway.simulate import pmd
+from gateway.simulate.heart import RepeatingEcg
 from gateway.simulate.journal import Journal
-from gateway.simulate.repeating_ecg import RepeatingEcg
 
 _NS: Final = 10**9
 FACTORY_NS: Final = 599_616_000 * _NS

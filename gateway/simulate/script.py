@@ -19,7 +19,7 @@ _ALERT_KINDS: Final[Mapping[Rhythm, str]] = {"af": "af", "svt": "tachycardia", "
 MAX_ALERT_DELAY_S: Final[Mapping[str, float]] = {"af": 51.0, "tachycardia": 13.0, "bradycardia": 16.0, "pause": 6.0}
 """The longest time in seconds from an episode's onset to its alert. Each includes 2 s for the beat detector and the frame.
 
-af: some 30 intervals until AF outweighs the sinus beats before it (20 s at 100/min), then the 30 s that an episode must last.
+af: some 30 intervals until AF outweighs the sinus beats before it (20 s at 100/min), then 30 s for the evidence of an episode.
 tachycardia, bradycardia: the rate must persist for 10 s, then one or three more beats pass until the median follows.
 pause: the 3 s that define one, and the beat that ends it.
 """

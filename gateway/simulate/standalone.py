@@ -8,8 +8,8 @@ from typing import Final
 
 from gateway.radio.virtual_radio_server import VirtualRadioServer
 from gateway.simulate.families import FAMILIES
+from gateway.simulate.heart import RepeatingEcg
 from gateway.simulate.peripherals.peripheral import OnEvent
-from gateway.simulate.repeating_ecg import RepeatingEcg
 from gateway.simulate.sensor_process import print_event, run_sensor
 from gateway.simulate.strap import NAME, run_strap
 

@@ -28,6 +28,7 @@ from captures import RecordingError, open_recording
 from gateway.errors import RadioError
 from gateway.radio.virtual_radio_server import open_device
 from gateway.simulate import pmd
+from gateway.simulate.heart import RepeatingEcg, from_recording, from_script
 from gateway.simulate.journal import Journal
 from gateway.simulate.peripherals.frame_faults import FrameFaults
 from gateway.simulate.peripherals.peripheral import BondedSubscriptions, OnEvent, Peripheral, now_s, sleep_until
@@ -40,7 +41,6 @@ from gateway.simulate.peripherals.services import (
     queue_request,
 )
 from gateway.simulate.playback import Playback, SensorClock
-from gateway.simulate.repeating_ecg import RepeatingEcg, ecg_from_recording, ecg_from_script
 from gateway.simulate.script import load_script, script_names
 from gateway.simulate.sensor_process import keep_running, print_event, run_until_stopped
 from models.signal.chain import EcgChain
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the strap as a process. Return 0 after a stop request, or 1 after an error, which is printed to standard error."""
     options = _parser().parse_args(arguments)
     try:
-        ecg = ecg_from_script(load_script(options.script)) if options.record is None else ecg_from_file(options.record)
+        ecg = from_script(load_script(options.script)) if options.record is None else ecg_from_file(options.record)
         asyncio.run(
             run_until_stopped(run_strap(options.socket, ecg, options.journal, print_event), watch_stdin=options.watch_stdin)
         )
@@ -245,7 +245,7 @@ def ecg_from_file(path: Path) -> RepeatingEcg:
     chain = EcgChain(recording.rate_hz)
     seconds = np.array_split(mv, max(1, round(mv.size / recording.rate_hz)))
     beats = [beat for second in seconds for beat in chain.push(second)] + chain.finish()
-    return ecg_from_recording(mv, recording.rate_hz, [beat.t_s for beat in beats])
+    return from_recording(mv, recording.rate_hz, [beat.t_s for beat in beats])
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from gateway.radio.bumble_backend import make_bumble_radio
 from gateway.radio.virtual import VirtualLink, make_device
 from gateway.replay.record import record
 from gateway.simulate import pmd
+from gateway.simulate.heart import from_script
 from gateway.simulate.journal import Journal
 from gateway.simulate.playback import Playback, SensorClock
-from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
 
@@ -52,7 +52,7 @@ async def record_strap(folder: Path) -> dict[str, bytes]:
     await device.power_on()
     await hub.power_on()
     with Journal(folder / "strap.jsonl", "run") as journal:
-        playback = Playback(ecg_from_script(load_script("demo")), SensorClock.set_to(1_800_000_000 * 10**9, 0.0), journal)
+        playback = Playback(from_script(load_script("demo")), SensorClock.set_to(1_800_000_000 * 10**9, 0.0), journal)
         strap = asyncio.create_task(Strap(device, playback, lambda _: None).run())
         clock = VirtualClock(asyncio.get_running_loop(), 1_800_000_000_000_000)
         sensor = SensorSettings("recorded", advertised_name="Virtual H10")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from bumble.core import UUID
 
+from gateway.alerts import ORGANISED_REASON, SIGNAL_LOST_REASON
 from gateway.models import LoadedModels, load_models
 from gateway.recorder import COMMIT_INTERVAL_S
 from gateway.simulate import pmd
@@ -227,6 +228,35 @@ def test_closes_an_alert_that_was_ongoing_when_the_agent_ended(tmp_path: Path, m
         assert ended.end_us is not None
         earliest_s = 48 - 2 - (COMMIT_INTERVAL_S if crash else 0)
         assert earliest_s * 1e6 < ended.end_us - START_US < 49e6
+
+    run_scenario(testbed, scenario)
+
+
+def test_an_alert_of_high_priority_outlasts_a_kill(tmp_path: Path) -> None:
+    """The agent is killed in the pause of the script, 80 s after its start; after the restart the rhythm is sinus."""
+    testbed = Testbed(tmp_path, LoadedModels())
+
+    def pauses() -> list[AlertRecord]:
+        return [record for record in testbed.records() if isinstance(record, AlertRecord) and record.kind == "pause"]
+
+    async def scenario(testbed: Testbed) -> None:
+        async with testbed.strap():
+            async with testbed.agent(crash=True):
+                await asyncio.sleep(82)
+                while not pauses():
+                    await asyncio.sleep(0.2)
+            await asyncio.sleep(5)
+            async with testbed.agent():
+                await asyncio.sleep(25)
+                last = pauses()[-1]
+                assert (last.end_us, last.priority, last.reasons[-1]) == (None, "high", SIGNAL_LOST_REASON)
+                await asyncio.sleep(25)
+        raised, lost, ended = pauses()
+        assert {raised.id, lost.id, ended.id} == {raised.id}
+        assert (raised.end_us, raised.reasons, ended.priority) == (None, ("pause.criterion",), "high")
+        assert ended.reasons[-1] == ORGANISED_REASON
+        assert ended.end_us is not None
+        assert ended.end_us - lost.decided_us >= 25e6
 
     run_scenario(testbed, scenario)
 

@@ -13,16 +13,28 @@ import pytest
 from cloud.alert_requests import NO_COMMAND_KEY, WAITING
 from cloud.store.commands import APPLIED, EXPIRED, REFUSED, SENT
 from config.limits import DEFAULT_LIMITS
+from gateway.alert_series import (
+    AN_HOUR_KEY,
+    EPISODES_KEY,
+    FASTER_REASON,
+    LONGER_REASON,
+    LONGEST_KEY,
+    MORE_OFTEN_REASON,
+    SLOWER_REASON,
+)
 from gateway.alerts import (
     CLOSED_REASON,
     FALSE_REASON,
     LATE_REASON,
-    PRIORITIES,
-    SUPPRESSED_REASON,
+    ORGANISED_REASON,
+    RECURRING_REASON,
+    SIGNAL_LOST_REASON,
     UNCONFIRMED_REASON,
     UNKNOWN_TIME_REASON,
 )
-from models.findings import INCONCLUSIVE
+from gateway.priorities import PRIORITIES
+from models.findings import INCONCLUSIVE, STALE_REASON
+from models.interval_analysis import EXTREME_REASON, INTERVALS_REASON, RATE_REASON, WAVEFORM_REASON
 from sync.commands import CommandKind, Refusal
 
 LANG = Path(__file__).parents[2] / "cloud" / "page" / "static" / "lang"
@@ -66,14 +78,33 @@ def test_every_inconclusive_reason_has_texts_for_clinicians_and_patients(languag
 
 
 @languages
-def test_the_text_about_suppressed_alerts_contains_their_number(language: str) -> None:
-    assert "{held}" in load_texts(language)["reason"][SUPPRESSED_REASON]
+def test_the_text_about_several_episodes_contains_their_numbers(language: str) -> None:
+    text = load_texts(language)["reason"][RECURRING_REASON]
+    assert all(f"{{{number}}}" in text for number in (EPISODES_KEY, LONGEST_KEY, AN_HOUR_KEY))
+
+
+@languages
+def test_every_reason_of_a_latched_or_worse_alert_has_a_text(language: str) -> None:
+    reasons = load_texts(language)["reason"]
+    latched = (SIGNAL_LOST_REASON, ORGANISED_REASON)
+    assert all(reasons[reason] for reason in (*latched, LONGER_REASON, FASTER_REASON, SLOWER_REASON, MORE_OFTEN_REASON))
+
+
+@languages
+def test_the_number_that_an_older_hub_suppressed_has_a_text(language: str) -> None:
+    assert "{held}" in load_texts(language)["reason"]["repeat.held"]
 
 
 @languages
 def test_results_that_are_late_or_perhaps_of_another_person_have_a_text(language: str) -> None:
     reasons = load_texts(language)["reason"]
     assert all(reasons[reason] for reason in (LATE_REASON, UNKNOWN_TIME_REASON, UNCONFIRMED_REASON))
+
+
+@languages
+def test_what_is_not_from_an_ecg_or_has_no_newer_value_has_a_text(language: str) -> None:
+    reasons = load_texts(language)["reason"]
+    assert all(reasons[reason] for reason in (INTERVALS_REASON, RATE_REASON, EXTREME_REASON, STALE_REASON, WAVEFORM_REASON))
 
 
 @languages

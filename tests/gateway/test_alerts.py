@@ -1,17 +1,23 @@
-"""Findings become alerts: priorities, findings that raise no alert, rate limiting, ids, and one alert per episode."""
+"""Findings become alerts: priorities, findings that raise no alert, ids, and one alert per episode."""
 
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from config.contexts import Contexts
 from config.limits import DEFAULT_LIMITS, Limits
-from gateway.alerts import PRIORITIES, SUPPRESSED_REASON, AlertTracker, make_alert_id, raises_alert
+from gateway.alert_tracker import AlertTracker
+from gateway.alerts import make_alert_id
+from gateway.priorities import PRIORITIES, raises_alert
 from models.findings import INCONCLUSIVE, Finding
-from models.rules.burden import DailyBurden
+from models.rules.burden import BURDEN_KEYS, DailyBurden
+from models.rules.pacing import PacingRule
 from models.rules.pauses import PauseRule
 from models.rules.rates import RateRule
 from models.rules.ventricular import GeminyRule, RunRule
@@ -21,6 +27,7 @@ from sync.records import AlertRecord, FindingRecord
 
 MEASURED: dict[str, dict[str, float]] = {
     "af_burden": {"af_percent": 20.0, "limit_percent": 11.4},
+    "irregular_pulse_burden": {"irregular_percent": 20.0, "limit_percent": 11.4},
     "spo2_low": {"spo2_percent": 92, "limit_percent": 93},
 }
 
@@ -34,17 +41,32 @@ def finding(
 class SecondsTracker(AlertTracker):
     """An alert tracker for findings in seconds, which returns only the alerts."""
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS, limiter_state: Any = None, closed: Any = None) -> None:
-        super().__init__("strap-1", limits, limiter_state, closed)
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, saved: Any = None, **options: Any) -> None:
+        super().__init__("strap-1", limits, saved, **options)
 
     def alerts(self, kind: str, onset_s: float, end_s: float | None = None, **measured: float) -> list[AlertRecord]:
-        records = self.on_finding(finding(kind, onset_s, end_s, None, **measured), to_us, 0)
+        """The alerts of a finding, which arrives at its end or, as an ongoing one, at its onset."""
+        return self.report(finding(kind, onset_s, end_s, None, **measured))
+
+    def lose(self, kind: str, onset_s: float, end_s: float, **measured: float) -> list[AlertRecord]:
+        """The alerts of a finding whose signal ends."""
+        return self.report(replace(finding(kind, onset_s, end_s, None, **measured), lost=True))
+
+    def report(self, reported: Finding) -> list[AlertRecord]:
+        decided_s = reported.onset_s if reported.end_s is None else reported.end_s
+        records = self.on_finding(reported, to_us, to_us(decided_s))
         assert isinstance(records[0], FindingRecord)
-        assert [type(record) for record in records[1:]] in ([], [AlertRecord])
+        assert not any(isinstance(record, FindingRecord) for record in records[1:])
         return [record for record in records if isinstance(record, AlertRecord)]
 
-    def delayed_alerts(self, at_s: float) -> list[AlertRecord]:
-        return list(self.end_suppression(to_us(at_s), 7))
+    def pass_time(self, at_s: float, organised_since_s: float | None = None) -> list[AlertRecord]:
+        since_us = None if organised_since_s is None else to_us(organised_since_s)
+        return list(self.advance(to_us(at_s), to_us(at_s), since_us))
+
+    def restarted(self, at_s: float) -> tuple["SecondsTracker", list[AlertRecord]]:
+        """The tracker after a restart, and what it says of the stream that ended at `at_s`."""
+        after = SecondsTracker(self._limits, json.loads(json.dumps(self.state())), has_rhythm=self._has_rhythm)
+        return after, list(after.end_stream(to_us(at_s), to_us(at_s)))
 
 
 def to_us(seconds: float) -> int:
@@ -60,16 +82,28 @@ def test_an_episode_is_one_alert_from_onset_to_end(kind: str) -> None:
     assert first.id == last.id
     assert (first.onset_us, first.end_us, last.onset_us, last.end_us) == (10_000_000, None, 10_000_000, 70_000_000)
     assert first.reasons == last.reasons == (f"{kind}.criterion",)
+    assert first.raised_us == last.raised_us == 10_000_000
     assert tracker.ongoing_alerts() == ()
 
 
 @pytest.mark.parametrize(
     ("kind", "measured", "expected"),
     [
+        ("vf", {}, "high"),
+        ("asystole", {}, "high"),
+        ("no_beats", {"seconds": 59}, "medium"),
+        ("no_beats", {"seconds": 60}, "high"),
+        ("no_signal", {"seconds": 599}, "low"),
+        ("no_signal", {"seconds": 600}, "medium"),
+        ("tachycardia", {"rate_bpm": 199.9}, "medium"),
+        ("tachycardia", {"rate_bpm": 200}, "high"),
+        ("bradycardia", {"rate_bpm": 30.1}, "medium"),
+        ("bradycardia", {"rate_bpm": 30}, "high"),
         ("pause", {}, "high"),
         ("short_pause", {}, "low"),
         ("vt", {"beats": 4}, "medium"),
         ("vt", {"beats": 5}, "high"),
+        ("vt", {"beats": 3, "origin_unknown": 1}, "high"),
         ("v_run", {"beats": 9}, "low"),
         ("bp_crisis", {"readings": 1}, "medium"),
         ("bp_crisis", {"readings": 2}, "high"),
@@ -115,64 +149,6 @@ def test_only_records_an_af_burden_below_its_limit() -> None:
     assert len(SecondsTracker().alerts("af_burden", 0.0, 86400.0, af_percent=30.0, limit_percent=11.4)) == 1
 
 
-def test_suppresses_early_repeats_and_counts_them_in_the_next_alert() -> None:
-    tracker = SecondsTracker()
-    tracker.alerts("af", 0.0)
-    tracker.alerts("af", 0.0, 60.0)
-    for onset in (100.0, 200.0):
-        assert tracker.alerts("af", onset) == []
-        assert tracker.alerts("af", onset, onset + 50) == []
-    (alert,) = tracker.alerts("af", 400.0, rate_bpm=90)
-    assert (alert.reasons, alert.measured) == (("af.criterion", SUPPRESSED_REASON), {"rate_bpm": 90, "held": 2})
-    (ended,) = tracker.alerts("af", 400.0, 500.0, rate_bpm=95)
-    assert (ended.id, ended.reasons, ended.measured) == (alert.id, alert.reasons, {"rate_bpm": 95, "held": 2})
-
-
-def test_alerts_late_about_a_suppressed_episode_that_outlasts_the_time_out() -> None:
-    tracker = SecondsTracker()
-    tracker.alerts("af", 0.0, 60.0)
-    assert tracker.alerts("af", 100.0) == []
-    assert tracker.delayed_alerts(359.9) == []
-    (alert,) = tracker.delayed_alerts(360.0)
-    assert (alert.onset_us, alert.end_us, alert.decided_us, alert.reasons) == (100_000_000, None, 7, ("af.criterion",))
-    assert tracker.delayed_alerts(400.0) == []
-    (ended,) = tracker.alerts("af", 100.0, 900.0)
-    assert ended.id == alert.id
-
-
-def test_never_alerts_about_a_suppressed_episode_that_ended_within_the_time_out() -> None:
-    tracker = SecondsTracker()
-    tracker.alerts("af", 0.0, 60.0)
-    assert [*tracker.alerts("af", 100.0), *tracker.alerts("af", 100.0, 200.0), *tracker.delayed_alerts(1000.0)] == []
-
-
-def test_never_suppresses_high_priority_and_alerts_when_the_priority_rises() -> None:
-    tracker = SecondsTracker()
-    for onset in range(10):
-        assert len(tracker.alerts("pause", onset * 10.0, onset * 10.0 + 4)) == 1
-    assert len(tracker.alerts("vt", 0.0, 2.0, beats=3)) == 1
-    assert tracker.alerts("vt", 20.0, beats=3) == []
-    (alert,) = tracker.alerts("vt", 20.0, beats=5)
-    assert (alert.priority, alert.reasons) == ("high", ("vt.criterion",))
-    assert len(tracker.alerts("vt", 20.0, 30.0, beats=20)) == 1
-
-
-def test_an_alert_of_one_kind_does_not_suppress_another_kind() -> None:
-    tracker = SecondsTracker()
-    assert [len(tracker.alerts(kind, 0.0, 1.0)) for kind in PRIORITIES] == [1] * len(PRIORITIES)
-
-
-def test_the_time_out_survives_a_restart() -> None:
-    before = SecondsTracker()
-    before.alerts("af", 0.0, 60.0)
-    before.alerts("af", 100.0)
-    after = SecondsTracker(limiter_state=json.loads(json.dumps(before.limiter_state())))
-    assert after.alerts("af", 200.0, 210.0) == []
-    (alert,) = after.alerts("af", 500.0)
-    assert alert.measured is not None
-    assert alert.measured["held"] == 2
-
-
 def test_an_alert_id_is_the_hash_of_sensor_kind_and_onset() -> None:
     expected = hashlib.sha256(b"strap-1|af|10000000").hexdigest()[:24]
     assert expected == "07bcbac720ea4cac57bcdd49"
@@ -193,6 +169,9 @@ class BeatFreeSignal:
     def is_beat_free(self, start_s: float, end_s: float, max_peaks: int = 1) -> bool:
         return end_s > start_s and max_peaks >= 0
 
+    def strip(self, start_s: float, end_s: float) -> tuple[float, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+        return start_s, np.zeros(round((end_s - start_s) * 125))
+
 
 def ecg_findings() -> list[Finding]:
     """At least one finding of every rule on beats."""
@@ -203,12 +182,14 @@ def ecg_findings() -> list[Finding]:
     for kind, pattern in (("bigeminy", "NV" * 4), ("trigeminy", "NNV" * 4)):
         geminy = GeminyRule(kind, DEFAULT_LIMITS)
         found += [f for i, label in enumerate(pattern) for f in geminy.on_beat(float(i), 1.0, label)]
-    found += [f for t in (0.0, 1.0, 3.5, 8.0) for f in pauses.on_beat(t, BeatFreeSignal())]
+    found += [f for t in (0.0, 1.0, 3.5, 8.0) for f in pauses.on_beat(t, 1.0, BeatFreeSignal())]
     for kind, rr in (("tachycardia", 0.3), ("bradycardia", 2.0)):
         rates = RateRule(kind, DEFAULT_LIMITS)
         found += [f for i in range(60) for f in rates.on_beat(i * rr, rr)]
-    burden = DailyBurden(DEFAULT_LIMITS)
-    return [*found, *burden.add(0.0, 86400.0, is_af=True), *burden.finish()]
+    for kind in BURDEN_KEYS:
+        burden = DailyBurden(DEFAULT_LIMITS, kind=kind)
+        found += [*burden.add(0.0, 86400.0, is_af=True), *burden.finish()]
+    return [*found, *PacingRule(130.0, Contexts(paced=True)).start()]
 
 
 def vital_findings() -> list[Finding]:
@@ -217,7 +198,7 @@ def vital_findings() -> list[Finding]:
     measured: list[tuple[str, float, tuple[str, ...]]] = []
     for systolic in (*[120.0] * 28, *[160.0] * 28, 200.0, 80.0):
         measured += [("systolic", systolic, ("irregular_pulse",)), ("diastolic", 70.0, ())]
-    measured += [("spo2", 80.0, ()), ("weight", 80.0, ()), ("weight", 83.0, ())]
+    measured += [("spo2", 80.0, ()), *[("weight", 80.0, ())] * 9, *[("weight", 83.0, ())] * 3]
     measured += [("temperature", 40.0, ()), ("temperature", 34.0, ())]
     found, at_us = [], 0
     for kind, value, flags in measured:
@@ -236,4 +217,5 @@ def test_the_rules_measure_every_number_in_the_reason_texts() -> None:
             wanted = set(re.findall(r"\{(\w+)\}", reasons[f"{result.kind}.criterion"]))
             assert wanted <= result.measured.keys(), result
     technical = {"models_refused", "buffer_nearly_full", "buffer_damaged", "pairing_lost"}
-    assert {result.kind for result in findings} == PRIORITIES.keys() - {"af", *technical}
+    from_samples = {"af", "vf", "asystole", "no_beats", "no_signal"}
+    assert {result.kind for result in findings} == PRIORITIES.keys() - {*from_samples, *technical}

@@ -18,10 +18,11 @@ from cloud.commands import send_command
 from cloud.folder import ClinicFolder
 from cloud.key_store import KeyStore
 from cloud.opener import Opener
+from cloud.projections_database import open_projections
 from cloud.registry import Registry, hub_file, load_hub
 from cloud.signing_keys import SigningKeys
 from cloud.store.commands import StoredCommand, list_commands
-from cloud.tables import open_projections
+from config.contexts import NO_CONTEXTS, Contexts
 from config.limits import DEFAULT_LIMITS, Limits
 from gateway import app
 from gateway.clinic_commands import ClinicCommands
@@ -51,6 +52,7 @@ class Site:
         self.engine: Engine = open_projections(self.folder.projections)
         self.runs: list[tuple[ClinicCommands, Storage]] = []
         self.limits: list[Limits] = []
+        self.contexts: list[Contexts] = []
         self.connection: InProcessTransport | None = None
         self.testbed.transport_type = self._connect  # type: ignore[assignment]
         run, pipeline = ClinicCommands.run, app.Pipeline
@@ -61,6 +63,7 @@ class Site:
 
         def note_limits(sensor: str, limits: Limits, *arguments: Any, **options: Any) -> Any:
             self.limits.append(limits)
+            self.contexts.append(options["contexts"])
             return pipeline(sensor, limits, *arguments, **options)
 
         monkeypatch.setattr(ClinicCommands, "run", note_run)
@@ -294,6 +297,39 @@ def test_limits_hold_after_a_restart_of_the_tasks_and_of_the_agent_until_others_
     run(site, scenario)
 
 
+def test_contexts_hold_after_a_restart_of_the_tasks_and_of_the_agent_until_others_come(site: Site) -> None:
+    async def scenario() -> None:
+        own = Contexts(paced=True)
+        site.testbed.settings = replace(site.testbed.settings, contexts=own)
+        async with site.agent():
+            command = site.send(CommandKind.CONTEXTS, values={"known_af": True, "age_years": 71})
+            await site.deliver(command.payload, 20)
+            await site.deliver(command.payload, 20)  # once, however often it comes
+            assert site.contexts == [own, Contexts(known_af=True, age_years=71)]
+        site.open_all()
+        assert site.states() == ["applied"]
+        async with site.agent():
+            assert site.contexts[-1] == Contexts(known_af=True, age_years=71)
+            await site.deliver(site.send(CommandKind.CONTEXTS, values={}).payload, 20)
+            assert site.contexts[-1] == NO_CONTEXTS
+
+    run(site, scenario)
+
+
+@pytest.mark.parametrize("values", [{"heart": True}, {"paced": 1}, {"age_years": 131}, {"age_years": True}], ids=str)
+def test_contexts_that_this_hub_does_not_know_are_refused(
+    site: Site, values: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with site.agent():
+            await site.deliver(site.forge(kind=CommandKind.CONTEXTS, arguments={"values": values}), 20)
+        assert site.answers() == [("command_refused_values", START_S)]
+        assert len(site.runs) == 1
+        assert "131" not in caplog.text
+
+    run(site, scenario)
+
+
 def test_limits_that_this_hub_does_not_allow_are_refused(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with site.agent():
@@ -360,16 +396,9 @@ def test_a_stretch_of_what_was_only_kept_arrives_and_nothing_before_it(site: Sit
     run(site, scenario)
 
 
-@pytest.mark.parametrize(
-    ("kind", "arguments"),
-    [
-        (CommandKind.CONTEXTS, {"names": ["paced"]}),
-        (CommandKind.REQUEST, {"lane": "wave", "from_s": 1, "to_s": 2}),
-    ],
-)
-def test_what_this_version_cannot_do_is_refused(site: Site, kind: CommandKind, arguments: dict[str, Any]) -> None:
+def test_what_this_version_cannot_do_is_refused(site: Site) -> None:
     async def scenario() -> None:
-        command = site.send(kind, **arguments)
+        command = site.send(CommandKind.REQUEST, lane="wave", from_s=1, to_s=2)
         async with site.agent():
             await site.deliver(command.payload)
         site.open_all()

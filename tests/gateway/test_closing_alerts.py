@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from drivers.readings import Vital
-from gateway.alerts import MAX_CLOSED, make_alert_id
 from gateway.sensor_events import Notification
 from gateway.sensor_runner import SensorRunner
 from gateway.timeline import Arrival
@@ -64,7 +63,6 @@ class TestTracker:
         tracker.close(first.id, to_us(40), "r", 7)
         assert tracker.alerts("af", 10.0) == []
         assert tracker.alerts("af", 10.0, 90.0) == []
-        assert tracker.closed() == {}
         (second,) = tracker.alerts("af", 90_000.0)
         assert second.id != first.id
 
@@ -85,17 +83,10 @@ class TestTracker:
         tracker = SecondsTracker()
         (first,) = tracker.alerts("fever", 10.0, limit_celsius=38.0)
         tracker.close(first.id, to_us(40), "r", 7)
-        again = SecondsTracker(closed=tracker.closed())
+        again, _ = tracker.restarted(50.0)
         assert again.alerts("fever", 10.0, limit_celsius=38.0) == []
         (urgent,) = again.alerts("fever", 10.0, limit_celsius=39.1)
         assert urgent.priority == "medium"
-
-    def test_closed_episodes_that_never_end_do_not_fill_the_state(self) -> None:
-        tracker = SecondsTracker(closed={f"{n:024}": "high" for n in range(MAX_CLOSED)})
-        (first,) = tracker.alerts("fever", 10.0)
-        tracker.close(first.id, to_us(40), "r", 7)
-        assert len(tracker.closed()) == MAX_CLOSED
-        assert list(tracker.closed())[-1] == first.id == make_alert_id("strap-1", "fever", to_us(10))
 
 
 @pytest.fixture

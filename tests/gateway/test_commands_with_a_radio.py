@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from gateway.radio.virtual_radio_server import VirtualRadioServer, open_device
+from gateway.simulate.heart import from_script
 from gateway.simulate.journal import Journal
 from gateway.simulate.playback import Playback, SensorClock
-from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
 from gateway.simulate.strap import ADDRESS, Strap
 
@@ -29,7 +29,7 @@ async def strap_on_air(folder: Path) -> AsyncIterator[Path]:
         open_device(server.path, ADDRESS, f"{ESCAPE} Virtual H10") as device,
     ):
         with Journal(folder / "journal", "run") as journal:
-            playback = Playback(ecg_from_script(load_script("demo")), SensorClock.set_to(0, 0.0), journal)
+            playback = Playback(from_script(load_script("demo")), SensorClock.set_to(0, 0.0), journal)
             strap = asyncio.create_task(Strap(device, playback, lambda _event: None).run())
             yield server.path
             strap.cancel()

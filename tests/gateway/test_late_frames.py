@@ -9,7 +9,7 @@ from drivers.registry import load_drivers
 from gateway.models import LoadedModels
 from gateway.pipeline import Pipeline
 from gateway.simulate import pmd
-from gateway.simulate.repeating_ecg import ecg_from_script
+from gateway.simulate.heart import from_script
 from gateway.simulate.script import load_script
 from gateway.timeline import Arrival
 from reporting.result import TimedBeat
@@ -26,7 +26,7 @@ def play(held_s: float) -> tuple[list[Record], list[TimedBeat]]:
     pipeline, registry, ecg = (
         Pipeline("strap", DEFAULT_LIMITS, LoadedModels()),
         load_drivers(),
-        ecg_from_script(load_script("demo")),
+        from_script(load_script("demo")),
     )
     records: list[Record] = []
     beats: list[TimedBeat] = []

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloud.validate import validate_record
 from gateway import models as models_module
-from gateway.alerts import PRIORITIES
 from gateway.models import NEWEST_RELEASE_FILE, LoadedModels, load_models, read_newest_release, update_refusal_alert
+from gateway.priorities import PRIORITIES
 from models.inference.models import Models
 from models.inference.release import MANIFEST, RELEASE_DIR, SIGNATURE, ReleaseError, key_id
 from sync.record_codec import decode_records, encode_records
@@ -49,7 +49,7 @@ def load(data: Path | None, folder: Path, **settings: Any) -> LoadedModels:
 
 def assert_refused(loaded: LoadedModels, cause: str, part: str) -> None:
     models = (loaded.rr_af, loaded.ecg_rhythm, loaded.ecg_beat, loaded.ecg_quality, loaded.ppg_quality, loaded.ecg_qrs)
-    assert models == (None,) * 6
+    assert (*models, loaded.ecg_organised) == (None,) * 7
     assert (loaded.release, loaded.cause) == (None, cause)
     assert part in " ".join(loaded.refused)
     assert loaded.status() == {"release": None, "running": "rules alone", "refused": list(loaded.refused)}

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.alerts import PRIORITIES
 from gateway.pairing_alert import PAIRING_ALERT_KIND, pairing_key, update_pairing_alert
+from gateway.priorities import PRIORITIES
 
 
 def store(state: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -267,6 +268,7 @@ def test_ten_minutes_from_a_high_alert_on_records_are_written_every_second() -> 
         ([(5, alert()), (300, alert()), (1, alert(end_us=2))], 605),  # repeated, and ended
         ([(5, alert(end_us=2))], 5),  # over before anybody was told
         ([(5, alert("medium")), (300, alert("high"))], 905),  # worsened
+        ([(5, alert()), (300, replace(alert(), raised_us=9))], 905),  # raised again
         ([(5, alert()), (100, alert(end_us=2)), (100, alert(id_="second"))], 805),
         ([(5, alert()), (100, alert(id_="second"))], 705),
         ([(5, alert()), (1, alert(id_="second")), (10, alert(end_us=2)), (500, alert(id_="second"))], 606),

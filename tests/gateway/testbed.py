@@ -27,9 +27,9 @@ from gateway.models import LoadedModels
 from gateway.radio import Radio
 from gateway.radio.virtual import VirtualLink, make_device, open_in_process_radio
 from gateway.simulate.audit import Audit, SentFrame, audit
+from gateway.simulate.heart import from_script
 from gateway.simulate.journal import Journal, read_journal
 from gateway.simulate.playback import Playback, SensorClock
-from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
 from gateway.startup import COMMAND_PUBLIC_FILE, DEVICE_PUBLIC_FILE, load_command_key, load_device_key
@@ -172,7 +172,7 @@ class Testbed:
         self.device = device
         with Journal(self.folder / "strap.jsonl", f"run-{loop.time():.0f}") as journal:
             clock = SensorClock.set_to((START_US + round(loop.time() * 1e6)) * 1000, loop.time())
-            playback = Playback(ecg_from_script(load_script("demo")), clock, journal)
+            playback = Playback(from_script(load_script("demo")), clock, journal)
             running = asyncio.create_task(Strap(device, playback, lambda event: events.append(dict(event))).run())
             try:
                 yield events

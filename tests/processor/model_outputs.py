@@ -17,6 +17,7 @@ FILE = Path(__file__).with_suffix(".json")
 WINDOW_COUNT = 16
 INPUT_SHAPES = {
     "ecg_beat": (5, 104),
+    "ecg_organised": (2, 250),
     "ecg_qrs": (265,),
     "ecg_quality": (2, 1250),
     "ecg_rhythm": (2, 3750),

@@ -130,7 +130,7 @@ def test_intervals_alone_give_their_mean_rate(run: Any, opened: Open) -> None:
     assert (result.summary["read_as"], result.summary["beats"]) == ("intervals", 0)
     assert result.summary["mean_rate"] == pytest.approx(60 / rr_s.mean(), abs=0.1)
     assert result.summary["lowest_rate"] == pytest.approx(60 / 0.9, abs=0.1), "the median of five"
-    assert any("no rule checks them" in note for note in result.summary["notes"])
+    assert any("judged by them alone" in note for note in result.summary["notes"])
 
 
 def test_an_impossible_interval_is_not_in_the_rate(run: Any, opened: Open) -> None:

@@ -18,9 +18,9 @@ from gateway.cli import main
 from gateway.clock import VirtualClock
 from gateway.radio.virtual import VirtualLink, make_device, open_in_process_radio
 from gateway.replay.record import record
+from gateway.simulate.heart import from_script
 from gateway.simulate.journal import Journal
 from gateway.simulate.playback import Playback, SensorClock
-from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
 
@@ -30,7 +30,7 @@ async def record_demo(folder: Path, seconds: float) -> int:
     device = make_device(link, ADDRESS, NAME)
     await device.power_on()
     with Journal(folder / "strap.jsonl", "run") as journal:
-        playback = Playback(ecg_from_script(load_script("demo")), SensorClock.set_to(1_800_000_000 * 10**9, 0.0), journal)
+        playback = Playback(from_script(load_script("demo")), SensorClock.set_to(1_800_000_000 * 10**9, 0.0), journal)
         strap = asyncio.create_task(Strap(device, playback, lambda _: None).run())
         async with open_in_process_radio(link, "C2:00:00:00:00:01") as radio:
             clock = VirtualClock(loop, 1_800_000_000_000_000)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from captures import open_recording
+from captures import Recording, open_recording
 from captures.annotations import read_annotations
 
 
@@ -40,8 +40,9 @@ def test_finds_af_in_the_records_that_have_it_and_in_no_other(run: Any, data: Pa
         assert 0 <= alert["onset"] <= alert["end"] <= 1805.556
         assert alert["t"] == alert["onset"]
         assert alert["priority"] in {"high", "medium", "low"}
-    ids = [alert["id"] for alert in result.of("alert")]
-    assert len(set(ids)) == len(ids)
+        assert alert["onset"] <= alert["raised"] <= 1805.556
+    stages = [(alert["id"], alert["kind"], alert["priority"]) for alert in result.of("alert")]
+    assert len(set(stages)) == len(stages)
 
 
 def test_beats_match_the_annotations(run: Any, data: Path) -> None:
@@ -55,6 +56,20 @@ def test_beats_match_the_annotations(run: Any, data: Path) -> None:
     assert result.summary["beats"] == detected.size
     assert result.summary["duration"] == pytest.approx(650_000 / 360, abs=0.001)
     assert result.summary["ecg_seconds"] == pytest.approx(650_000 / 360, abs=0.001)
+
+
+@pytest.mark.parametrize("seconds", [8, 9, 14, 30, 45, 60])
+def test_a_short_recording_gets_a_verdict(run: Any, data: Path, tmp_path: Path, seconds: int) -> None:
+    """The first seconds of a person in sinus rhythm, and of one in atrial fibrillation."""
+    for record, verdict in (("101", "normal"), ("203", "af")):
+        recording = open_recording(data / "mitdb" / f"{record}.hea")
+        assert isinstance(recording, Recording)
+        mv = next(recording.read_chunks()).values[: seconds * 360]
+        path = tmp_path / f"{record}.csv"
+        path.write_text("ecg[mV]\n" + "\n".join(f"{value:.3f}" for value in mv))
+        result = run(path, "--rate", "360")
+        assert result.summary["verdict"] in ({"too_short"} if seconds < 9 else {verdict, "out_of_distribution"})
+        assert all(finding["end"] <= seconds for finding in result.of("finding") if finding["kind"].startswith("rhythm"))
 
 
 def test_intervals_agree_with_those_of_the_strap(run: Any, data: Path) -> None:

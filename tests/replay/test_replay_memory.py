@@ -60,6 +60,7 @@ def test_strips_are_kept_of_the_most_urgent_alerts_only() -> None:
         priority = "high" if index % 100 == 50 else "low"
         strip = Strip(at_us, 125.0, 0.001, np.zeros(1500, np.int32), tuple(range(at_us, at_us + 20)))
         alert = AlertRecord(str(index), "strap", "pause", priority, at_us, at_us, 0, "rule", (), None, None, strip)
+        result.end_us = at_us
         list(result.add((alert,), ()))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -1,5 +1,6 @@
-"""Each episode is written once, with its final values; summary figures of a file."""
+"""Each episode is written with its final values, an alert once for each priority; summary figures of a file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,8 @@ def add_records(result: ReplayResult, *records: AlertRecord | FindingRecord | Ga
 
 def test_writes_an_alert_once_with_its_final_values_and_its_strip() -> None:
     result = new_result()
-    assert add_records(result, alert(10.0004, None, 0.91, STRIP)) == []
-    (line,) = add_records(result, alert(10.0004, 62.0, 0.98, None))
+    assert add_records(result, alert(10.0004, None, 0.91, STRIP), alert(10.0004, 62.0, 0.98, None)) == []
+    (line,) = result.close()
     assert list(json_lines(line, result)) == [
         {
             "type": "alert",
@@ -54,9 +55,55 @@ def test_writes_an_alert_once_with_its_final_values_and_its_strip() -> None:
             "source": "rr_af 1",
             "reasons": ["r"],
             "id": "af-10.0004",
+            "raised": 40.0,
         }
     ]
     assert result.alerts[0].strip is STRIP
+    assert list(result.close()) == []
+
+
+def test_writes_a_line_for_each_kind_and_priority_with_the_time_at_which_it_was_raised() -> None:
+    result, first = new_result(), replace(alert(10.0, None, 0.9, STRIP, "no_beats"), raised_us=at(25.0))
+    high = replace(first, priority="high", raised_us=at(70.0), strip=None)
+    asystole = replace(high, kind="asystole", raised_us=at(90.0))
+    repeated = replace(asystole, raised_us=at(95.0))
+    add_records(result, first, first, high, asystole, repeated, replace(repeated, end_us=at(120.0)))
+    lines = [item for line in result.close() for item in json_lines(line, result)]
+    assert [(line["kind"], line["priority"], line["raised"]) for line in lines] == [
+        ("no_beats", "medium", 25.0),
+        ("no_beats", "high", 70.0),
+        ("asystole", "high", 90.0),
+    ]
+    assert {(line["id"], line["onset"], line["end"]) for line in lines} == {("no_beats-10.0", 10.0, 120.0)}
+    assert [alert.kind for alert in result.alerts] == ["asystole"]
+    assert result.alerts[0].strip is STRIP
+
+
+def test_holds_an_alert_while_another_episode_may_open_it_again() -> None:
+    result = new_result()
+    first = alert(10.0, 40.0, 0.9, STRIP)
+    assert add_records(result, first, replace(first, end_us=None), replace(first, end_us=at(100.0))) == []
+    result.end_us = at(1899.0)
+    assert list(result.add((), ())) == []
+    result.end_us = at(1901.0)
+    (line,) = result.add((), ())
+    assert isinstance(line, AlertRecord)
+    assert line.end_us == at(100.0)
+
+
+def test_an_alert_that_waits_for_another_episode_at_the_end_ended_with_the_latest() -> None:
+    result = new_result()
+    add_records(result, replace(alert(10.0, None, 0.9, STRIP), measured={"episodes": 2.0, "latest_s": 32.5}))
+    (line,) = (item for line in result.close() for item in json_lines(line, result))
+    assert (line["onset"], line["end"]) == (10.0, 42.5)
+
+
+def test_a_finding_that_changes_its_kind_is_one_finding() -> None:
+    result = new_result()
+    pause = FindingRecord("strap", "pause", at(10), None, "rule:pause")
+    (line,) = add_records(result, pause, replace(pause, kind="asystole"), replace(pause, kind="asystole", end_us=at(30)))
+    assert isinstance(line, FindingRecord)
+    assert line.kind == "asystole"
     assert list(result.close()) == []
 
 
@@ -79,6 +126,7 @@ def test_counts_two_episodes_of_one_kind() -> None:
     add_records(
         result, alert(10, None, 0.9, STRIP), alert(10, 20, 0.9, None), alert(30, None, 0.9, STRIP), alert(30, 40, 0.9, None)
     )
+    assert len(list(result.close())) == 2
     assert summary(result)["alerts"] == {"af": 2}
 
 

@@ -281,3 +281,12 @@ def test_intervals_that_are_no_beats_are_in_no_figure() -> None:
     kinds = ("rr_padding", "rr_implausible", "rr_filler", "pp_void", "pp_error")
     list(result.add([IntervalsRecord("strap", kind, at, (900,)) for kind in kinds], ()))
     assert list(result.intervals_s) == before
+
+
+def test_an_alert_without_an_ecg_says_so(play: Any, tmp_path: Path) -> None:
+    path = tmp_path / "strap.csv"
+    path.write_text("RR [ms]\n" + "\n".join(["800"] * 30 + ["280"] * 80 + ["800"] * 60))
+    result, _ = play(path)
+    text = Page(render([result], (), CREATED)).text
+    assert "Tachycardia" in text
+    assert "rule:tachycardia, from intervals, not an ECG, not confirmed by an ECG" in text

@@ -35,12 +35,12 @@ def _are_limits(value: Any) -> bool:
 
 
 def _are_contexts(value: Any) -> bool:
-    return isinstance(value, list) and len(value) <= 16 and all(map(is_name, value))
+    return isinstance(value, dict) and all(_is_text(name) and (one is True or is_count(one)) for name, one in value.items())
 
 
 _ARGUMENTS: Final[dict[str, dict[str, Check]]] = {
     "limits": {"values": _are_limits},
-    "contexts": {"names": _are_contexts},
+    "contexts": {"values": _are_contexts},
     "upload": {"policy": lambda value: value in ("all", "evidence", "none")},
     "log_level": {"level": lambda value: value in ("debug", "info", "warning", "error")},
     "restart": {},

@@ -24,18 +24,20 @@ _SAMPLE_LIMIT: Final = 1 << 31
 
 @dataclass(frozen=True)
 class Group:
-    """The fields of a type of reading: shared, one for each reading, and a series of values for each reading."""
+    """The fields of a type of reading: shared, one for each reading, and series of values for each reading."""
 
     shared: tuple[str, ...]
     columns: tuple[str, ...] = ()
-    series: str | None = None
+    series: tuple[str, ...] = ()
     has_origin: bool = False
+    has_times: bool = True
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all fields of the item."""
-        series = ("counts", self.series) if self.series else ()
+        series = ("counts", *self.series) if self.series else ()
         origin = _ORIGIN if self.has_origin else ()
-        return ("type", *self.shared, *_TIMES, *_OPTIONAL_TIMES, *self.columns, *series, *origin)
+        times = (*_TIMES, *_OPTIONAL_TIMES) if self.has_times else ()
+        return ("type", *self.shared, *times, *self.columns, *series, *origin)
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,10 @@ _OPTIONAL_TIMES: Final = ("sensor_ns", "offset_ns", "drift_ppm")
 _ALWAYS_IN_ORIGIN: Final = ("group", "time_source", "is_stored")
 _ORIGIN: Final = (*_ALWAYS_IN_ORIGIN, "local_us", "clock", "record", "user")
 _GROUPS: Final = {
-    "waveform": Group(("sensor", "kind", "scale"), ("rate_hz",), "samples"),
+    "waveform": Group(("sensor", "kind", "scale"), ("rate_hz",), ("samples",)),
     "vital": Group(("sensor", "kind", "flags"), ("value",), has_origin=True),
-    "intervals": Group(("sensor", "kind"), (), "ticks"),
+    "intervals": Group(("sensor", "kind"), (), ("ticks",)),
+    "beats": Group(("sensor", "kind"), ("from_us", "to_us"), ("beats_ms", "classes"), has_times=False),
     "status": Group(("sensor", "kind"), ("value",), has_origin=True),
 }
 _OTHERS: Final = {
@@ -66,10 +69,12 @@ _OTHERS: Final = {
     "finding": Fields(("sensor", "kind", "onset_us", "source"), ("end_us", "probability", "inconclusive", "measured")),
     "alert": Fields(
         ("id", "sensor", "kind", "priority", "onset_us", "decided_us", "source", "reasons"),
-        ("end_us", "probability", "measured", "strip"),
+        ("end_us", "probability", "measured", "strip", "raised_us"),
     ),
 }
-_STRIP: Final = Fields(("start_us", "rate_hz", "scale", "samples", "beats_us", "labels"))
+_STRIP: Final = Fields(
+    ("start_us", "rate_hz", "scale", "samples", "beats_us", "labels"), ("part", "mark_from_us", "mark_to_us")
+)
 _SINGLE_TIMES: Final = Fields(_TIMES, _OPTIONAL_TIMES)
 
 
@@ -82,7 +87,7 @@ class _Budget:
 
     def take(self, records: list[Record]) -> None:
         strips = [record["strip"] for record in records if record.get("strip") is not None]
-        n_samples = sum(len(holder.get(name, ())) for holder in records + strips for name in ("samples", "ticks"))
+        n_samples = sum(len(holder.get(name, ())) for holder in records + strips for name in ("samples", "ticks", "beats_ms"))
         n_beats = max((len(strip["beats_us"]) for strip in strips), default=0)
         if len(records) > self.records or max(n_samples, n_beats) > self.samples:
             raise RefusedError("more records or samples than a block can have")
@@ -226,17 +231,13 @@ def _without_unknown(item: dict[str, Any]) -> dict[str, Any]:
 
 def _decode_group(item: dict[str, Any], group: Group) -> list[Record]:
     content = _own_fields(item, group.names())
-    counts = ("counts", group.series) if group.series else ()
-    _require(content, (*group.shared, *_TIMES, *group.columns, *counts))
-    at_us = decode_column(content["at_us"])
-    n = len(at_us)
-    arrived_us = decode_differences(content["arrived_us"], at_us, 1)
-    mono_ns = decode_differences(content["arrived_mono_ns"], arrived_us, 1000)
-    times = dict(zip(_TIMES, (at_us, arrived_us, mono_ns), strict=True))
-    times |= {name: decode_column(content[name]) if name in content else [None] * n for name in _OPTIONAL_TIMES}
+    counts = ("counts", *group.series) if group.series else ()
+    _require(content, (*group.shared, *(_TIMES if group.has_times else ()), *group.columns, *counts))
+    times = _decode_times(content) if group.has_times else {}
     columns = {name: decode_column(content[name]) for name in group.columns}
-    if group.series:
-        columns[group.series] = _decode_series(content["counts"], content[group.series], is_samples=group.series == "samples")
+    n = len(times["at_us"] if group.has_times else columns[group.columns[0]])
+    for name in group.series:
+        columns[name] = _decode_series(content["counts"], content[name], is_samples=name == "samples")
     origins = _decode_origins(content, n) if group.has_origin else [{}] * n
     if n == 0 or any(len(column) != n for column in [*times.values(), *columns.values()]):
         raise RefusedError("the columns of a group are empty or differ in length")
@@ -244,12 +245,20 @@ def _decode_group(item: dict[str, Any], group: Group) -> list[Record]:
     return [
         {
             **shared,
-            "times": {name: times[name][i] for name in times},
+            **({"times": {name: times[name][i] for name in times}} if times else {}),
             **{name: columns[name][i] for name in columns},
             **origins[i],
         }
         for i in range(n)
     ]
+
+
+def _decode_times(content: dict[str, Any]) -> dict[str, list[Any]]:
+    at_us = decode_column(content["at_us"])
+    arrived_us = decode_differences(content["arrived_us"], at_us, 1)
+    mono_ns = decode_differences(content["arrived_mono_ns"], arrived_us, 1000)
+    optional = {name: decode_column(content[name]) if name in content else [None] * len(at_us) for name in _OPTIONAL_TIMES}
+    return dict(zip(_TIMES, (at_us, arrived_us, mono_ns), strict=True)) | optional
 
 
 def _decode_origins(content: dict[str, Any], n: int) -> list[dict[str, Any]]:
@@ -299,7 +308,7 @@ def _decode_other(item: dict[str, Any], fields: Fields) -> Record:
         strip = _own_fields(content["strip"], _STRIP.names())
         _require(strip, _STRIP.required)
         columns = {"samples": _decode_samples(strip["samples"]), "beats_us": decode_column(strip["beats_us"])}
-        record["strip"] = strip | columns
+        record["strip"] = {name: strip.get(name) for name in _STRIP.names()} | columns
     return record
 
 
@@ -322,25 +331,32 @@ def _encode_item(records: list[Record]) -> dict[str, Any]:
 
 
 def _encode_group(records: list[Record], group: Group) -> dict[str, Any]:
-    times = {name: [record["times"][name] for record in records] for name in (*_TIMES, *_OPTIONAL_TIMES)}
     item = _with_values({name: records[0][name] for name in ("type", *group.shared)})
-    item["at_us"] = encode_column(times["at_us"])
-    item["arrived_us"] = encode_differences(times["arrived_us"], times["at_us"], 1)
-    item["arrived_mono_ns"] = encode_differences(times["arrived_mono_ns"], times["arrived_us"], 1000)
-    for name in _OPTIONAL_TIMES:
-        if any(value is not None for value in times[name]):
-            item[name] = encode_column(times[name])
+    if group.has_times:
+        item |= _encode_times(records)
     for name in group.columns:
         item[name] = encode_column([record[name] for record in records])
     for name in _ORIGIN if group.has_origin else ():
         origin = [record.get("origin", {}).get(name) for record in records]
         if any(value is not None for value in origin):
             item[name] = encode_column(origin)
-    if group.series:
-        series = [record[group.series] for record in records]
+    for name in group.series:
+        series = [record[name] for record in records]
         item["counts"] = pack_integers([len(values) for values in series])
-        item[group.series] = encode_column([value for values in series for value in values])
+        item[name] = encode_column([value for values in series for value in values])
     return item
+
+
+def _encode_times(records: list[Record]) -> dict[str, Any]:
+    times = {name: [record["times"][name] for record in records] for name in (*_TIMES, *_OPTIONAL_TIMES)}
+    columns = {
+        "at_us": encode_column(times["at_us"]),
+        "arrived_us": encode_differences(times["arrived_us"], times["at_us"], 1),
+        "arrived_mono_ns": encode_differences(times["arrived_mono_ns"], times["arrived_us"], 1000),
+    }
+    return columns | {
+        name: encode_column(times[name]) for name in _OPTIONAL_TIMES if any(value is not None for value in times[name])
+    }
 
 
 def _with_values(content: dict[str, Any]) -> dict[str, Any]:

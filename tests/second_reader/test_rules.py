@@ -56,6 +56,7 @@ SHORT_ALERT = {
 }
 NO_SENSOR_CLOCK = dict.fromkeys(("sensor_ns", "offset_ns", "drift_ppm"))
 STRIP = {"start_us": 1, "rate_hz": 130.0, "scale": 0.001, "samples": [1, 2], "beats_us": [], "labels": ""}
+STRIP |= {"part": None, "mark_from_us": None, "mark_to_us": None}
 
 EXAMPLE_OF_THE_DOCUMENT = bytes.fromhex(
     "a2"
@@ -334,7 +335,7 @@ def test_a_former_device_key_counts_until_the_day_of_its_end(clinic, days, n_ope
 
 def test_a_clinics_blocks_are_opened(clinic):
     content = read_clinic(clinic)
-    absent = dict.fromkeys(("end_us", "probability", "measured", "strip"))
+    absent = dict.fromkeys(("end_us", "probability", "measured", "strip", "raised_us"))
     assert content.records == {(HUB, "wave", V["epoch"], 3): [SHORT_ALERT | absent]}
     assert list(content.refused) == [(HUB, "wave", V["epoch"], seq) for seq in (1, 2)]
     assert all("CBOR" in reason for reason in content.refused.values())  # they opened; their plaintext is English

@@ -23,13 +23,13 @@ from gateway import virtual_time
 from gateway.errors import RadioError
 from gateway.radio.virtual import VirtualLink, make_device
 from gateway.simulate import pmd, strap
+from gateway.simulate.heart import from_script
 from gateway.simulate.journal import Journal, read_journal
 from gateway.simulate.peripherals.peripheral import format_uuid
 from gateway.simulate.playback import Playback, SensorClock
-from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
 
-ECG = ecg_from_script(load_script("demo"))
+ECG = from_script(load_script("demo"))
 RATE, LOCATION, BATTERY, MODEL = "2A37", "2A38", "2A19", "2A24"
 START_ECG = bytes.fromhex("02 00 00 01 82 00 01 01 0e 00")
 STOP_ECG = bytes.fromhex("03 00")

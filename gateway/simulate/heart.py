@@ -44,13 +44,13 @@ class RepeatingEcg:
         return tuple(after - before for before, after in pairwise(beats) if since_s < after <= until_s)
 
 
-def ecg_from_script(script: Script) -> RepeatingEcg:
+def from_script(script: Script) -> RepeatingEcg:
     """Return the ECG of a script."""
     rendered = physiology.render_ecg(script, script.seed, RATE_HZ)
     return RepeatingEcg(_to_microvolts(rendered.mv), tuple(beat.time_s for beat in rendered.beats))
 
 
-def ecg_from_recording(mv: NDArray[np.float64], rate_hz: float, beats_s: Sequence[float] = ()) -> RepeatingEcg:
+def from_recording(mv: NDArray[np.float64], rate_hz: float, beats_s: Sequence[float] = ()) -> RepeatingEcg:
     """Return a recorded ECG, resampled to the strap's rate. All samples must be finite; `beats_s` are its R peaks, if known."""
     return RepeatingEcg(_to_microvolts(resample(mv, rate_hz, RATE_HZ)), tuple(beats_s))
 

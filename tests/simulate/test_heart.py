@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.simulate import strap
+from gateway.simulate.heart import RepeatingEcg, from_recording, from_script, resample
 from gateway.simulate.pmd import RATE_HZ
-from gateway.simulate.repeating_ecg import RepeatingEcg, ecg_from_recording, ecg_from_script, resample
 from gateway.simulate.script import load_script
 
 RAMP = RepeatingEcg(np.arange(1000, dtype=np.int32), (1.0, 2.5, 6.0))
@@ -34,11 +34,11 @@ def test_intervals_continue_across_the_repetition() -> None:
     assert RAMP.rr_intervals(0.0, 6.0) == pytest.approx((1.5, 3.5))
     assert RAMP.rr_intervals(6.0, 10.5) == pytest.approx((1000 / RATE_HZ + 1.0 - 6.0, 1.5))
     assert RAMP.rr_intervals(-5.0, 1.5) == ()
-    assert ecg_from_recording(np.zeros(1000), 250.0).rr_intervals(0.0, 100.0) == ()
+    assert from_recording(np.zeros(1000), 250.0).rr_intervals(0.0, 100.0) == ()
 
 
 def test_the_script_is_played_in_microvolts() -> None:
-    ecg = ecg_from_script(load_script("demo"))
+    ecg = from_script(load_script("demo"))
     assert ecg.period_s == pytest.approx(300.0)
     peaks = [ecg.samples(round(beat * RATE_HZ) - 1, 3).max() for beat in ecg.beats_s]
     assert 700 < min(peaks) < max(peaks) < 2200
@@ -59,7 +59,7 @@ def test_resampling_removes_frequencies_above_the_straps_band() -> None:
 
 
 def test_values_beyond_three_bytes_are_clipped() -> None:
-    assert ecg_from_recording(np.full(1000, 1e6), 250.0).microvolts.max() == 2**23 - 1
+    assert from_recording(np.full(1000, 1e6), 250.0).microvolts.max() == 2**23 - 1
 
 
 def test_a_recording_is_played_with_its_beats(data: Path) -> None:
