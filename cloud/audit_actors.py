@@ -1,10 +1,9 @@
 """Who acts at this site, as the audit log names them."""
 
-import os
 from typing import Final
 
 from cloud.site_name import SITE
-from sync.audit import Actor, End, Origin, Role
+from sync.audit import Actor, End, Origin, Role, account
 
 ORIGIN: Final = Origin(End.SITE, SITE)
 """Whose log the site's is."""
@@ -16,8 +15,8 @@ def service(name: str) -> Actor:
 
 
 def operator() -> Actor:
-    """The person who runs a command, by the number of the system's user: names are not logged."""
-    return Actor(f"uid-{os.getuid()}", Role.OPERATOR, SITE)
+    """The person who runs a command, by their account."""
+    return Actor(account(), Role.OPERATOR, SITE)
 
 
 def staff(name: str) -> Actor:

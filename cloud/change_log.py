@@ -20,7 +20,7 @@ from cloud.scope import Scope
 KEPT_BATCHES: Final = 1000
 """Batches in the log. A batch takes some 30 ms at least, so they last half a minute, longer than a database may make a reader
 wait (10 s). Readers and writers of the same tables must agree on it: to change it, raise `first` and `newest` of
-`tables.SCHEMA`."""
+`projections_database.SCHEMA`."""
 _MAX_ENTRIES: Final = sum(MAX_LIVE.values())
 """Entries that a reader takes at once: more are a backlog."""
 

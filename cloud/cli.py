@@ -39,10 +39,10 @@ from cloud.folder import ClinicFolder
 from cloud.key_migration import migrate_keys
 from cloud.key_store import KeyStore
 from cloud.opener import Opener
+from cloud.projections_database import open_projections, reset_projections
 from cloud.receipts import BlockOutcome
 from cloud.registry import Registry
 from cloud.store import Store
-from cloud.tables import open_projections, reset_projections
 from config.endpoint import parse_port
 from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors

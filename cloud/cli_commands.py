@@ -18,6 +18,7 @@ from cloud.registry import format_time, hub_file, load_hub
 from cloud.store import Store
 from cloud.store.commands import StoredCommand, list_commands
 from config.argument_types import parse_time
+from config.contexts import parse_contexts
 from sync.commands import CommandKind
 from sync.wire import ON_REQUEST_LANE, is_name
 
@@ -105,7 +106,7 @@ def _parse_request(start: str, end: str) -> dict[str, Any]:
 
 _PARSERS: Final[Mapping[CommandKind, Callable[..., dict[str, Any]]]] = {
     CommandKind.LIMITS: _parse_limits,
-    CommandKind.CONTEXTS: lambda *names: {"names": list(names)},
+    CommandKind.CONTEXTS: lambda *words: {"values": parse_contexts(words)},
     CommandKind.UPLOAD: lambda policy: {"policy": policy},
     CommandKind.CLOSE_ALERT: lambda alert: {"alert": alert},
     CommandKind.MARK_FALSE: lambda alert: {"alert": alert},
@@ -115,7 +116,7 @@ _PARSERS: Final[Mapping[CommandKind, Callable[..., dict[str, Any]]]] = {
 }
 _USAGE: Final[Mapping[CommandKind, str]] = {
     CommandKind.LIMITS: "limits NAME=NUMBER …: all of the patient's own limits; the agent's tasks restart",
-    CommandKind.CONTEXTS: "contexts NAME …: all that is known of the patient's heart, such as a pacemaker",
+    CommandKind.CONTEXTS: "contexts known_af|paced|bundle_branch_block|age_years=N …: all that is known; tasks restart",
     CommandKind.UPLOAD: "upload all|evidence|none",
     CommandKind.CLOSE_ALERT: "close_alert ID",
     CommandKind.MARK_FALSE: "mark_false ID",

@@ -16,13 +16,13 @@ from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.key_backup import BACKUP_SUFFIX, create_recovery_key, delete_expired, restore_backup, write_backup
 from cloud.key_store import KeyStore
+from cloud.projections_database import open_projections
 from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, erase_subject, register_hub
-from cloud.registry import Registry, format_time
+from cloud.registry import Registry, end_assignments, format_time
 from cloud.store import Store
 from cloud.store.erasure import list_erasures
 from cloud.store.holds import refuse_held
 from cloud.subjects import check_consents, check_name, opened_store
-from cloud.tables import open_projections
 from config.argument_types import parse_time
 from sync.audit import Action, AuditEvent, Category, object_id
 from sync.registration import MAX_BACKUP_INTERVAL_H
@@ -152,6 +152,8 @@ def _run_erase(folder: ClinicFolder, subject: str) -> int:
         _print(f"erased {subject}, of whom there was no key: check the name, or that it was erased before")
     else:
         _print(f"erased {subject}: {n} key pairs destroyed; backups of the keys hold them until they expire")
+    for hub in end_assignments(folder.hubs, subject, int(time.time())):
+        _print(f"hub {hub} is assigned to no subject now")
     _print("each of its hubs confirms when it next sends: see pulsegate-cloud erasures")
     return 0
 

@@ -13,12 +13,12 @@ from cloud.clock import now_us
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.key_store import KeyStore
+from cloud.projections_database import open_projections
 from cloud.registry import Registry
 from cloud.retention import DEFAULT_RETENTION_DAYS, MIN_RETENTION_DAYS, delete_expired
 from cloud.store.expiry import has_blocks
 from cloud.subject_export import MANIFEST, Manifest, Sources, export_subject
 from cloud.subjects import check_name, opened_store
-from cloud.tables import open_projections
 from config.terminal import escape_controls
 from sync.audit import Action, AuditEvent, Category, Purpose
 

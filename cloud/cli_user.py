@@ -1,6 +1,7 @@
 """The operator's commands about persons: give one a certificate to look at the page, list them, and revoke it."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -47,24 +48,31 @@ def add_user_commands(add_command: AddCommand, add_data_options: AddOptions) -> 
 
 def _run_add(options: argparse.Namespace) -> int:
     authority = _load(options)
-    if options.out.exists():
-        raise ClinicError(f"{options.out} exists: give the path of a new file")
-    if options.csr is not None:
-        _sign_request(authority, options)
-    else:
-        _make_key(authority, options)
+    try:
+        _check_new(options.out)
+        if options.csr is not None:
+            _sign_request(authority, options)
+        else:
+            _make_key(authority, options)
+    except OSError as error:
+        raise ClinicError(f"cannot use {error.filename} ({error.strerror}): check the path") from error
     return 0
 
 
+def _check_new(path: Path) -> None:
+    """Raise ClinicError if a file cannot be created here: a certificate that nobody gets must not be issued."""
+    if path.exists():
+        raise ClinicError(f"{path} exists: give the path of a new file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ClinicError(f"cannot write to {path.parent}: give the path of a new file in a folder that you may write to")
+
+
 def _sign_request(authority: Authority, options: argparse.Namespace) -> None:
-    try:
-        key = read_request(options.csr.read_bytes())
-        with _logging(options, Action.ISSUE_CERTIFICATE):
-            chain = authority.issue_staff(options.name, key, _now_s())
-        with replacing(options.out) as draft:
-            draft.write_bytes(chain)
-    except OSError as error:
-        raise ClinicError(f"cannot use {error.filename} ({error.strerror}): check the path") from error
+    key = read_request(options.csr.read_bytes())
+    with _logging(options, Action.ISSUE_CERTIFICATE):
+        chain = authority.issue_staff(options.name, key, _now_s())
+    with replacing(options.out) as draft:
+        draft.write_bytes(chain)
     _print(f"wrote the certificate of {options.name} to {options.out}: it is valid for 90 days")
 
 

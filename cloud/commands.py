@@ -18,7 +18,9 @@ from cloud.registry import RegisteredHub
 from cloud.store import Store
 from cloud.store.audit import append_to_log, lock_log
 from cloud.store.commands import StoredCommand, add_command, find_requested, list_due, next_number
-from config.limits import DEFAULT_LIMITS, LimitError
+from config.contexts import ContextError, make_contexts
+from config.limit import LimitError
+from config.limits import DEFAULT_LIMITS
 from sync.audit import Action, Actor, AuditEvent, Category, Purpose, object_id
 from sync.commands import SUBJECT_KINDS, Command, CommandKind, encode_command
 from sync.errors import TransientError
@@ -60,7 +62,7 @@ def send_command(
             "(pulsegate-cloud invite), or register it again with --command-key, and bring it the new registration"
         )
     subject, issued_s = _subject_of(hub, kind), now_us // _US_PER_S
-    _check_limits(kind, arguments)
+    _check_values(kind, arguments)
     with store.transaction() as connection:
         lock_log(connection, ORIGIN)  # and so the number and the request
         if request is not None and (made := find_requested(connection, request)) is not None:
@@ -89,13 +91,14 @@ def _subject_of(hub: RegisteredHub, kind: CommandKind) -> str | None:
     return last.subject
 
 
-def _check_limits(kind: CommandKind, arguments: Mapping[str, Any]) -> None:
+def _check_values(kind: CommandKind, arguments: Mapping[str, Any]) -> None:
     """Tell the sender at once what the hub would refuse."""
-    if kind is not CommandKind.LIMITS:
-        return
     try:
-        DEFAULT_LIMITS.with_values(arguments["values"])
-    except LimitError as error:
+        if kind is CommandKind.LIMITS:
+            DEFAULT_LIMITS.with_values(arguments["values"])
+        elif kind is CommandKind.CONTEXTS:
+            make_contexts(arguments["values"])
+    except (LimitError, ContextError) as error:
         raise ClinicError(str(error)) from error
 
 

@@ -29,6 +29,7 @@ from cloud.hub_watch import HubWatch
 from cloud.ingest import run_ingest
 from cloud.opener import Opener
 from cloud.page_server import make_page_server
+from cloud.projections_database import open_projections
 from cloud.receipts import ReceiptQueue
 from cloud.register import repeat_erasures
 from cloud.registry import Registry
@@ -37,7 +38,6 @@ from cloud.schemas import OlderSchemaError
 from cloud.sockets import listen_on_loopback
 from cloud.store import Store
 from cloud.subscribed_transport import SubscribedTransport
-from cloud.tables import open_projections
 from config.endpoint import Endpoint
 from config.process import stop_on_signals, watching_stdin
 from sync.audit import Action

@@ -18,7 +18,7 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 
-from cloud import change_log, metrics, projections, tables, work
+from cloud import change_log, metrics, projections, projections_database, work
 from cloud.block_reader import (
     ERASED,
     NO_KEY,
@@ -121,7 +121,7 @@ class Opener:
             if mismatch.value is not None:
                 seen = {"seen": source.commits, "commits": state.commits, "stored": state.stored}
                 _log.warning("%s", mismatch.value.format(**seen))
-            tables.empty_tables(connection)
+            projections_database.empty_tables(connection)
             projections.write_source(connection, work.begin_again(store, state, mismatch))
 
     def open_batch(self) -> int | None:

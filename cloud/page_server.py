@@ -94,6 +94,12 @@ class ViewerConnection(WebSocketsSansIOProtocol):
         super().keepalive_timeout()
         self.transport.abort()
 
+    def shutdown(self) -> None:
+        if self.transport.is_closing():  # the viewer closes it already: uvicorn would send a second close frame, and raise
+            self.stop_keepalive()
+        else:
+            super().shutdown()
+
 
 class PageServer(uvicorn.Server):
     """Uvicorn without its signal handlers: the process has its own."""

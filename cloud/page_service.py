@@ -8,6 +8,7 @@ from cloud.api.app import create_app
 from cloud.api.feed import Feed
 from cloud.api.request_times import count_requests
 from cloud.page_server import make_page_server
+from cloud.projections_database import open_projections
 from cloud.services import logging_start_and_stop, run_until
 from cloud.site import Kind
 from cloud.site.authority import anchors_path, crl_path
@@ -16,7 +17,6 @@ from cloud.site_settings import SiteSettings
 from cloud.sockets import listen
 from cloud.staff_access import StaffAccess, keep_access
 from cloud.store import Store
-from cloud.tables import open_projections
 from config.tls import make_server_context
 
 

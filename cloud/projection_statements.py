@@ -24,7 +24,9 @@ def _insert_rows(table: Table) -> tuple[RowInsert, tuple[str, ...]]:
     return RowInsert(table, names, lambda new: new.returning(table.c.id)), names
 
 
-INSERTS: Final = {table: _insert_rows(table) for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings)}
+INSERTS: Final = {
+    table: _insert_rows(table) for table in (tables.waveforms, tables.vitals, tables.intervals, tables.beats, tables.findings)
+}
 
 
 def _are(table: Table, *names: str) -> list[Any]:

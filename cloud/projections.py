@@ -10,20 +10,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import numpy as np
 from sqlalchemy import Executable, Table, select, tuple_
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
 from cloud import tables
-from cloud.changes import ALERT, SENSOR, VITAL, WAVEFORM, AlertKey, BlockOrigin, Change, Position
+from cloud.alert_rows import POSITIONS_OF_ALERT, alert_columns
+from cloud.alert_strips import write_strip
+from cloud.changes import ALERT, SENSOR, VITAL, WAVEFORM, AlertKey, BlockOrigin, Change
 from cloud.projection_statements import COUNT_SENSORS, DELETE_UNOPENED, INSERTS, TOTALS, statements
 from cloud.store.stored_blocks import StoredBlockId
 from drivers.kinds import NOT_MEASURED
 from sync.commands import ANSWER_KINDS
-from sync.packing import pack_samples
+from sync.packing import pack_integers, pack_samples
 from sync.records import (
     CONFIRMED_KIND,
     UNCONFIRMED_FLAG,
     AlertRecord,
+    BeatsRecord,
     FindingRecord,
     GapRecord,
     IntervalsRecord,
@@ -32,14 +36,11 @@ from sync.records import (
     RecordError,
     SpotOrigin,
     StatusRecord,
-    Strip,
     UnknownRecord,
     VitalRecord,
     WaveformRecord,
 )
 
-PRIORITY_RANKS: Final[Mapping[str, int]] = {"high": 0, "medium": 1, "low": 2}
-"""Order of the priorities in the list of alerts. An unknown one, of a newer hub, ranks with high: it must not be hidden."""
 MAX_SENSORS: Final = 256
 """Sensors of one patient on one hub over the years. A hub serves some twenty at a time; more names than this are an error."""
 
@@ -156,9 +157,8 @@ class _BlockWriter:
                 self._write_waveform(record)
             case VitalRecord():
                 self._write_vital(record)
-            case IntervalsRecord():
-                self._insert(tables.intervals, record, {"at_us": record.times.at_us, "ticks": json.dumps(record.ticks)})
-                self._add_data(record.sensor, record.times.at_us)
+            case IntervalsRecord() | BeatsRecord():
+                self._write_series(record)
             case StatusRecord():
                 self._write_status(record)
             case GapRecord():
@@ -200,8 +200,10 @@ class _BlockWriter:
         alerts, origin = tables.alerts, self._origin
         key = AlertKey(origin.subject, origin.hub, record.id)
         this = (alerts.c.subject == key.subject) & (alerts.c.hub == key.hub) & (alerts.c.id == key.id)
-        known = self._connection.execute(select(*_POSITIONS_OF_ALERT).where(this)).first()
-        changed = _alert_columns(record, origin, known)
+        known = self._connection.execute(select(*POSITIONS_OF_ALERT).where(this)).first()
+        if record.strip is not None:
+            write_strip(self._connection, key, record, record.strip, origin)
+        changed = alert_columns(record, origin, known)
         if not changed:
             return
         changed["revision"] = self._connection.execute(self._statements.next_revision).scalar_one()
@@ -245,6 +247,15 @@ class _BlockWriter:
             else:
                 self._latest[self._statements.upsert_latest_vital, record.sensor, record.kind] = latest
         self._add_data(record.sensor, times.arrived_us if origin else times.at_us)
+
+    def _write_series(self, record: IntervalsRecord | BeatsRecord) -> None:
+        if isinstance(record, IntervalsRecord):
+            self._insert(tables.intervals, record, {"at_us": record.times.at_us, "ticks": json.dumps(record.ticks)})
+            self._add_data(record.sensor, record.times.at_us)
+            return
+        packed = {name: pack_integers(np.array(getattr(record, name), np.int64)) for name in ("beats_ms", "classes")}
+        self._insert(tables.beats, record, {"from_us": record.from_us, "to_us": record.to_us, **packed})
+        self._add_data(record.sensor, record.to_us)
 
     def _write_status(self, record: StatusRecord) -> None:
         if record.kind in ANSWER_KINDS:
@@ -315,66 +326,6 @@ class _BlockWriter:
 
     def _add_data(self, sensor: str, end_us: int) -> None:
         self._totals[sensor].data_us = end_us
-
-
-_POSITIONS_OF_ALERT: Final = tuple(
-    tables.alerts.c[prefix + name] for prefix in ("", "first_", "strip_") for name in Position._fields
-)
-
-
-def _alert_columns(record: AlertRecord, origin: BlockOrigin, known: Row[Any] | None) -> dict[str, Any]:
-    """Return the columns that this record changes; `known` has the positions of the records that the row holds so far."""
-    latest, first, strip = (_position_at(known, index) for index in (0, 2, 4))
-    columns: dict[str, Any] = {}
-    if latest is None or latest <= origin.position:
-        columns |= _alert_state(record, origin)
-    if first is None or origin.position < first:
-        columns |= {
-            "decided_us": record.decided_us,
-            "raised_us": min(record.decided_us, origin.received_us),
-            **_position_columns("first_", origin),
-        }
-    if record.strip is not None and (strip is None or strip <= origin.position):
-        columns |= _strip_columns(record.strip) | _position_columns("strip_", origin)
-    if known is None or not origin.is_proven:
-        columns["is_proven"] = origin.is_proven
-    return columns
-
-
-def _position_at(known: Row[Any] | None, index: int) -> Position | None:
-    return None if known is None or known[index] is None else Position(*known[index : index + 2])
-
-
-def _alert_state(record: AlertRecord, origin: BlockOrigin) -> dict[str, Any]:
-    return {
-        "sensor": record.sensor,
-        "kind": record.kind,
-        "priority": record.priority,
-        "rank": PRIORITY_RANKS.get(record.priority, 0),
-        "onset_us": record.onset_us,
-        "end_us": record.end_us,
-        "received_us": origin.received_us,
-        "source": record.source,
-        "reasons": json.dumps(record.reasons),
-        "probability": record.probability,
-        "measured": _json_or_none(record.measured),
-        **_position_columns("", origin),
-    }
-
-
-def _position_columns(prefix: str, origin: BlockOrigin) -> dict[str, int]:
-    return {prefix + name: value for name, value in origin.position._asdict().items()}
-
-
-def _strip_columns(strip: Strip) -> dict[str, Any]:
-    return {
-        "strip_start_us": strip.start_us,
-        "strip_rate_hz": strip.rate_hz,
-        "strip_scale": strip.scale,
-        "strip_samples": pack_samples(strip.samples),
-        "strip_beats_us": json.dumps(strip.beats_us),
-        "strip_labels": strip.labels,
-    }
 
 
 def _origin_or_none(origin: SpotOrigin | None) -> str | None:

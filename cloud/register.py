@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from cloud import tables
+from cloud import projections_database
 from cloud.audit_actors import service
 from cloud.audit_log import AuditLog
 from cloud.errors import ClinicError
@@ -123,7 +123,7 @@ def erase_subject(subject: str, keys: KeyStore, store: Store, projections: Engin
     destroyed = AuditEvent(actor, Action.DESTROY_KEY, Category.KEYS, subject, objects, Purpose.SUBJECT_REQUEST)
     with AuditLog(store, lambda: now_us).logging(*[destroyed][: len(recipients)]):
         n = keys.destroy(subject)
-    tables.erase_subject(projections, subject)
+    projections_database.erase_subject(projections, subject)
     store.erase(subject, now_us, actor)
     return n
 

@@ -83,6 +83,14 @@ class RegisteredHub:
         ended = (*self.assignments[:-1], replace(last, to_s=from_s if last.to_s is None else last.to_s)) if last else ()
         return replace(self, assignments=(*ended, Assignment(subject, from_s)))
 
+    def end_assignment(self, subject: str, to_s: int) -> "RegisteredHub":
+        """End the assignment to a subject, if it lasts."""
+        ended = (
+            replace(one, to_s=max(one.from_s, to_s)) if one.subject == subject and one.to_s is None else one
+            for one in self.assignments
+        )
+        return replace(self, assignments=tuple(ended))
+
 
 class Registry:
     """The registered hubs, read again when their files change. One thread at a time may use it."""
@@ -149,6 +157,20 @@ class Registry:
                     _log.error("%s; the clinic goes on with what it knew of this hub", error)
         self._read, self._is_first_reading = read, False
         self._hubs = {hub.hub: hub for _, hub in read.values()}
+
+
+def end_assignments(folder: Path, subject: str, to_s: int) -> tuple[str, ...]:
+    """End the assignments of all hubs to a subject; return the names of the hubs whose assignment lasted until now.
+
+    Raises:
+        ClinicError: a file is damaged, or cannot be written.
+    """
+    before = [load_hub(path) for path in sorted(folder.glob("*.toml"))]
+    ended = [(hub, hub.end_assignment(subject, to_s)) for hub in before]
+    changed = [after for hub, after in ended if after != hub]
+    for hub in changed:
+        save_hub(folder, hub)
+    return tuple(hub.hub for hub in changed)
 
 
 def hub_file(folder: Path, hub: str) -> Path:

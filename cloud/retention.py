@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 from sqlalchemy import Connection, Engine, Table, Tuple, select, tuple_
 
-from cloud import tables
+from cloud import projections_database, tables
 from cloud.audit_actors import ORIGIN
 from cloud.database_errors import translating_errors
 from cloud.store import Store
@@ -34,8 +34,16 @@ _US_PER_S: Final = 1_000_000
 _PAGE_SEQUENCES: Final = 100
 """Sequences whose rows one transaction of the projections deletes."""
 _OF_BLOCK: Final = (tables.opened, tables.unopened)
-_OF_RECORD: Final = (tables.alerts, tables.vitals, tables.latest_vitals, tables.waveforms, tables.gaps, tables.statuses)
-_BY_TIME: Final = ((tables.intervals, "at_us"), (tables.findings, "onset_us"))
+_OF_RECORD: Final = (
+    tables.alerts,
+    tables.alert_strips,
+    tables.vitals,
+    tables.latest_vitals,
+    tables.waveforms,
+    tables.gaps,
+    tables.statuses,
+)
+_BY_TIME: Final = ((tables.intervals, "at_us"), (tables.beats, "from_us"), (tables.findings, "onset_us"))
 _log: Final = logging.getLogger(__name__)
 
 
@@ -98,7 +106,7 @@ def _delete_subjects_blocks(store: Store, projections: Engine, subject: str, seq
     with store.transaction() as connection:
         is_empty = not has_blocks(connection, subject)
     if is_empty:
-        tables.erase_subject(projections, subject)
+        projections_database.erase_subject(projections, subject)
     return n
 
 

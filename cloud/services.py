@@ -23,6 +23,7 @@ from cloud.hub_watch import HubWatch
 from cloud.ingest import run_ingest
 from cloud.key_store import KeyStore
 from cloud.opener import Opener
+from cloud.projections_database import open_projections
 from cloud.receipts import ReceiptQueue
 from cloud.register import repeat_erasures
 from cloud.registry import Registry
@@ -31,7 +32,6 @@ from cloud.site.mosquitto import INGEST, OPENER
 from cloud.site_settings import SiteSettings
 from cloud.store import Store
 from cloud.subscribed_transport import SubscribedTransport
-from cloud.tables import open_projections
 from config.endpoint import Endpoint
 from config.tls import make_endpoint_context
 from sync.audit import Action

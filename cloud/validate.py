@@ -7,7 +7,18 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from sync.records import AlertRecord, GapRecord, Record, RecordError, SpotOrigin, Strip, Times, WaveformRecord, type_name
+from sync.records import (
+    AlertRecord,
+    BeatsRecord,
+    GapRecord,
+    Record,
+    RecordError,
+    SpotOrigin,
+    Strip,
+    Times,
+    WaveformRecord,
+    type_name,
+)
 
 MAX_NAME_CHARS: Final = 64
 """Length of the name of a sensor, kind or alert: the hub's own limit on names in its settings."""
@@ -16,7 +27,7 @@ MAX_TEXT_CHARS: Final = 1000
 MAX_WAVEFORM_US: Final = 600_000_000
 """Length of one waveform: ten minutes. A sensor sends some seconds at once at most; queries by time rely on this limit."""
 MAX_STRIP_SAMPLES: Final = 30_000
-"""Samples in a strip: one minute at 500 Hz. A hub cuts twelve seconds."""
+"""Samples in a strip: one minute at 500 Hz. A hub cuts thirty seconds."""
 MAX_TIME_US: Final = 2**52
 """Times until 2112, in integers that JavaScript still represents exactly after a duration was added."""
 
@@ -75,6 +86,12 @@ def _check_sizes(record: Record) -> None:
             raise RecordError(f"waveform.samples are longer than {MAX_WAVEFORM_US // 60_000_000} minutes")
         case AlertRecord(strip=Strip(samples=samples)) if len(samples) > MAX_STRIP_SAMPLES:
             raise RecordError(f"alert.strip has more than {MAX_STRIP_SAMPLES} samples")
+        case BeatsRecord() if len(record.beats_ms) != len(record.classes):
+            raise RecordError("beats.classes are not as many as its beats")
+        case BeatsRecord() if not 0 <= record.to_us - record.from_us <= MAX_WAVEFORM_US:
+            raise RecordError("beats.to_us is out of range")
+        case BeatsRecord() if any(abs(time) > MAX_TIME_US // 1000 for time in record.beats_ms):
+            raise RecordError("beats.beats_ms are out of range")
         case GapRecord(missing=int(missing)) if not 0 <= missing <= _MAX_MISSING:
             raise RecordError("gap.missing is out of range")
         case _:

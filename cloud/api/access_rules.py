@@ -22,6 +22,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "/api/alerts/{id_:path}": Rule.STAFF,
     "/api/sensors": Rule.STAFF,
     "/api/ecg": Rule.STAFF,
+    "/api/judged": Rule.STAFF,
     "/api/vitals": Rule.STAFF,
     "/api/hubs": Rule.STAFF,
     "/api/commands": Rule.STAFF,

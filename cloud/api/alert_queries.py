@@ -17,9 +17,10 @@ from sqlalchemy import Engine, Select, func, select, tuple_
 from sqlalchemy.engine import Connection, RowMapping
 
 from cloud import tables
+from cloud.alert_rows import PRIORITY_RANKS
+from cloud.alert_strips import LONGEST, PARTS
 from cloud.api.numbers import Json, to_millivolts
 from cloud.changes import AlertKey
-from cloud.projections import PRIORITY_RANKS
 from cloud.scope import Scope
 from sync.packing import unpack_samples
 from sync.records import TECHNICAL_KINDS
@@ -98,10 +99,14 @@ def list_changed_alerts(engine: Engine, scope: Scope, revision: int) -> Json:
 
 
 def find_alert(connection: Connection, scope: Scope, key: AlertKey) -> Json | None:
-    """Return one alert with its strip; None if there is no such alert."""
+    """Return one alert with its latest strip, and with `strips`, those of two of its episodes; None if there is none."""
     is_this = (_alerts[name] == value for name, value in key._asdict().items())
     row = connection.execute(select(tables.alerts).where(*is_this, scope.allows(_alerts.subject))).mappings().first()
-    return None if row is None else _alert_as_json(row) | {"strip": _strip_as_json(row)}
+    if row is None:
+        return None
+    strip = _strip_as_json(row)
+    strips = _read_strips(connection, key) or ([strip] if strip else [])
+    return _alert_as_json(row) | {"strip": strip, "strips": strips}
 
 
 def list_patients(engine: Engine, scope: Scope) -> list[Json]:
@@ -187,6 +192,31 @@ def _alert_as_json(row: RowMapping) -> Json:
         "is_technical": row["kind"] in TECHNICAL_KINDS,
         "has_strip": row["strip_start_us"] is not None,
     }
+
+
+def _read_strips(connection: Connection, key: AlertKey) -> list[Json]:
+    """Return the strips of an alert: those of its latest episode, then those of its longest one if that is another.
+
+    Of each they are in the order of `PARTS`; `part` is null for the whole episode. Unknown parts come last.
+    """
+    table = tables.alert_strips
+    query = select(table).where(*(table.c[name] == value for name, value in key._asdict().items()))
+    return [
+        {
+            "part": row["part"].removeprefix(LONGEST) or None,
+            "is_longest": row["part"].startswith(LONGEST),
+            **{name: row[name] for name in ("start_us", "rate_hz", "labels", "mark_from_us", "mark_to_us")},
+            "mv": to_millivolts(unpack_samples(row["samples"]), row["scale"]),
+            "beats_us": json.loads(row["beats_us"]),
+        }
+        for row in sorted(connection.execute(query).mappings(), key=_place_of_strip)
+    ]
+
+
+def _place_of_strip(row: RowMapping) -> tuple[bool, int, str]:
+    part = row["part"].removeprefix(LONGEST)
+    place = PARTS.index(part) if part in PARTS else len(PARTS)
+    return row["part"].startswith(LONGEST), place, part
 
 
 def _strip_as_json(row: RowMapping) -> Json | None:

@@ -20,6 +20,7 @@ from cloud.api.alert_queries import CURRENT_US, CursorError, ListCursor
 from cloud.api.command_routes import CommandRoutes
 from cloud.api.counters import read_counters
 from cloud.api.feed import Feed
+from cloud.api.judged import read_judged
 from cloud.api.numbers import Json
 from cloud.api.queries import ON_DEMAND_SILENT_AFTER_US, SILENT_AFTER_US
 from cloud.api.readers import Name, Reader, ViewerScope
@@ -169,6 +170,16 @@ def _add_sensor_routes(app: FastAPI, engine: Engine, access: AccessLog) -> None:
         if segments:  # else there is no such data: anybody can ask for any name
             access.note(reader, Category.WAVEFORMS, [subject])
         return key._asdict() | {"segments": segments}
+
+    @app.get("/api/judged")
+    def judged(
+        scope: ViewerScope, reader: Reader, subject: Name, hub: Name, sensor: Name, from_us: TimeUs, to_us: TimeUs
+    ) -> Json:
+        key = SensorKey(subject, hub, sensor)
+        found = read_judged(engine, scope, key, from_us, to_us)
+        if found["analysed_us"]:
+            access.note(reader, Category.VITALS, [subject])
+        return key._asdict() | found
 
     @app.get("/api/vitals")
     def vitals(

@@ -56,7 +56,7 @@ def list_sensors(engine: Engine, scope: Scope) -> list[Json]:
 
 def find_sensor(connection: Connection, scope: Scope, key: SensorKey) -> Json | None:
     """Return one sensor in the form of `list_sensors`; None if it is unknown."""
-    query = select(tables.sensors).where(_is_of(scope, tables.sensors, key))
+    query = select(tables.sensors).where(is_of(scope, tables.sensors, key))
     row = connection.execute(query).mappings().first()
     return None if row is None else _sensor_as_json(connection, scope, row)
 
@@ -68,7 +68,7 @@ def read_ecg(engine: Engine, scope: Scope, key: SensorKey, from_us: int, to_us: 
     """
     to_us = min(to_us, from_us + MAX_ECG_US)
     waves = tables.waveforms.c
-    is_ecg = _is_of(scope, tables.waveforms, key) & (waves.kind == "ecg")
+    is_ecg = is_of(scope, tables.waveforms, key) & (waves.kind == "ecg")
     # No waveform is longer than MAX_WAVEFORM_US, so one that overlaps `from_us` begins shortly before it.
     overlaps = and_(waves.start_us > from_us - MAX_WAVEFORM_US, waves.start_us < to_us, waves.end_us > from_us)
     query = select(tables.waveforms).where(is_ecg, overlaps).order_by(waves.start_us).limit(MAX_ECG_ROWS)
@@ -94,12 +94,12 @@ def read_vitals(engine: Engine, scope: Scope, key: SensorKey, kind: str, from_us
     was measured on demand (`sync.records.SpotOrigin`).
     """
     columns = tables.vitals.c
-    condition = and_(_is_of(scope, tables.vitals, key), columns.kind == kind, columns.at_us.between(from_us, to_us))
+    condition = and_(is_of(scope, tables.vitals, key), columns.kind == kind, columns.at_us.between(from_us, to_us))
     shown = (columns.at_us, columns.value, columns.flags, columns.origin)
     query = select(*shown).where(condition).order_by(columns.at_us.desc()).limit(MAX_VITALS)
     with engine.connect() as connection:
         rows = connection.execute(query).all()
-        latest = read_latest(connection, _is_of(scope, tables.latest_vitals, key)).get(kind)
+        latest = read_latest(connection, is_of(scope, tables.latest_vitals, key)).get(kind)
     return {"vitals": [_describe_vital(*row) for row in reversed(rows)], "latest": _value_of(latest)}
 
 
@@ -163,7 +163,8 @@ def _read_totals(connection: Connection, scope: Scope, *columns: Column[int]) ->
     return [min(int(total or 0), MAX_TOTAL) for total in connection.execute(query).one()]
 
 
-def _is_of(scope: Scope, table: Table, key: SensorKey) -> ColumnElement[bool]:
+def is_of(scope: Scope, table: Table, key: SensorKey) -> ColumnElement[bool]:
+    """Return the condition that a row is of this sensor, in the scope."""
     return and_(scope.allows(table.c.subject), *(table.c[name] == value for name, value in key._asdict().items()))
 
 
@@ -173,12 +174,12 @@ def _sensor_as_json(connection: Connection, scope: Scope, row: RowMapping) -> Js
     gaps = tables.gaps.c
     open_gaps = (
         select(gaps.from_us, gaps.reason)
-        .where(_is_of(scope, tables.gaps, key), gaps.to_us.is_(None))
+        .where(is_of(scope, tables.gaps, key), gaps.to_us.is_(None))
         .order_by(gaps.epoch.desc(), gaps.seq.desc())
     )
     gap = connection.execute(open_gaps.limit(1)).first()
-    latest = read_latest(connection, _is_of(scope, tables.latest_vitals, key))
-    results = read_results(connection, _is_of(scope, tables.vitals, key), _is_of(scope, tables.statuses, key))
+    latest = read_latest(connection, is_of(scope, tables.latest_vitals, key))
+    results = read_results(connection, is_of(scope, tables.vitals, key), is_of(scope, tables.statuses, key))
     return {
         **row,
         **_read_last_data(connection, scope, key),
@@ -202,7 +203,7 @@ def _read_last_data(connection: Connection, scope: Scope, key: SensorKey) -> Jso
     which), else null; `clock_offset_us` is by how much the data's time was ahead of the clinic's clock at its receipt.
     """
     last = tables.last_data.c
-    query = select(last.lane, last.data_us, last.received_us).where(_is_of(scope, tables.last_data, key))
+    query = select(last.lane, last.data_us, last.received_us).where(is_of(scope, tables.last_data, key))
     rows = connection.execute(query.order_by(last.received_us.desc(), last.data_us.desc())).all()
     if not rows:
         times = {"last_data_us": None, "last_received_us": None, "last_waveform_us": None}
@@ -221,7 +222,7 @@ def _read_last_data(connection: Connection, scope: Scope, key: SensorKey) -> Jso
 def _read_statuses(connection: Connection, scope: Scope, key: SensorKey) -> Mapping[str, Any]:
     statuses = tables.statuses.c
     is_shown = statuses.kind.in_(("battery", "link", "model", "skin_contact"))
-    query = select(statuses.kind, statuses.value).where(_is_of(scope, tables.statuses, key), is_shown)
+    query = select(statuses.kind, statuses.value).where(is_of(scope, tables.statuses, key), is_shown)
     return {kind: json.loads(value) for kind, value in connection.execute(query)}
 
 

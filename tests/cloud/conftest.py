@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from cloud.folder import ClinicFolder
+from cloud.projections_database import open_projections
+from cloud.signing_keys import SigningKeys
 from cloud.store import Store
-from cloud.tables import open_projections
 from tests.clinic_testbed import Clinic, Hub
+from tests.cloud.audit_logs import Site
 from tests.databases import Databases
 
 
@@ -34,3 +37,16 @@ def engine(databases: Databases) -> Iterator[Engine]:
     engine = open_projections(databases.location("projections"))
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def signing(tmp_path: Path) -> SigningKeys:
+    folder = ClinicFolder(tmp_path / "site")
+    folder.create()
+    return folder.load_or_create_signing_keys()
+
+
+@pytest.fixture
+def site(databases: Databases, signing: SigningKeys) -> Iterator[Site]:
+    with closing(Store.open(databases.location("blocks"))) as store:
+        yield Site(databases, store, signing)

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from cloud.alert_rows import PRIORITY_RANKS
 from cloud.api.alert_queries import (
     CURRENT_US,
     MAX_CHANGED_ALERTS,
@@ -19,9 +20,9 @@ from cloud.api.alert_queries import (
     list_changed_alerts,
 )
 from cloud.changes import BlockOrigin, Position
-from cloud.projections import PRIORITY_RANKS, project_records
+from cloud.projections import project_records
+from cloud.projections_database import open_projections, reset_projections
 from cloud.scope import EVERY_SUBJECT
-from cloud.tables import open_projections, reset_projections
 from sync.records import AlertRecord
 from tests.cloud.synthetic import START_US, alert
 from tests.databases import ON_BOTH

@@ -13,12 +13,12 @@ from cloud.audit_actors import operator
 from cloud.audit_log import AuditLog
 from cloud.clock import now_us
 from cloud.commands import LIFE_S, send_command
+from cloud.projections_database import erase_subject
 from cloud.registry import hub_file, load_hub, save_hub
 from cloud.scope import Scope
 from cloud.store import Store
 from cloud.store.audit import read_rows
 from cloud.store.commands import CommandAnswer, list_commands, note_answers
-from cloud.tables import erase_subject
 from sync.audit import AuditEvent, read_row
 from sync.commands import CommandKey, CommandKind, decode_command
 from sync.errors import TransientError

@@ -14,9 +14,9 @@ from cloud.change_log import LogPosition, read_changes, read_end
 from cloud.changes import ALERT, BACKLOG, MAX_LIVE, SENSOR, VITAL, WAVEFORM, BatchChanges, BlockOrigin, Change, Position
 from cloud.databases import snapshot
 from cloud.opener import Opener
+from cloud.projections_database import open_projections, reset_projections
 from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
-from cloud.tables import open_projections, reset_projections
 from sync.errors import TransientError
 from tests.clinic_testbed import Clinic, Hub, open_all
 from tests.cloud.synthetic import START_US, alert, counts, ecg_mv, heart_rate, waveform

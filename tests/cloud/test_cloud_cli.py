@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from cloud import tables
+from cloud import projections_database, tables
 from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
 from cloud.changes import SensorKey
 from cloud.cli import main
 from cloud.migrations import migrate
+from cloud.projections_database import open_projections
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
-from cloud.tables import open_projections
 from sync.record_codec import encode_records
 from sync.records import GapRecord
 from sync.seal import LaneEnd, parse_header, seal_block
@@ -142,7 +142,7 @@ def test_recreates_projections_of_an_old_version(folder: Path) -> None:
         connection.exec_driver_sql("DROP TABLE projections_revision")
         connection.execute(tables.source.update().values(schema=5))
     engine.dispose()
-    migrate(folder / "projections.db", tables.SCHEMA, may_contract=True)
+    migrate(folder / "projections.db", projections_database.SCHEMA, may_contract=True)
     engine = open_projections(folder / "projections.db")
     assert alert_queries.list_alerts(engine, EVERY_SUBJECT, ListCursor(0)) == {"revision": 0, "alerts": [], "next": None}
     engine.dispose()

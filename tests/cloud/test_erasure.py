@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from cloud import tables
+from cloud import projections_database, tables
 from cloud.cli import main
 from cloud.errors import ClinicError
 from cloud.hub_watch import HubWatch
@@ -153,7 +153,7 @@ def test_no_byte_of_the_subjects_data_is_in_the_files_of_the_projections(clinic:
 def test_an_erasure_beside_a_reader_of_the_log_says_so_and_can_be_repeated(
     clinic: TwoPatients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(projections_database, "BUSY_TIMEOUT_S", 0.01)
     with closing(sqlite3.connect(clinic.folder.path / "projections.db")) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM alerts").fetchone()
@@ -203,7 +203,7 @@ def test_an_interrupted_erasure_is_finished(clinic: TwoPatients, reached: str) -
     keys = KeyStore(clinic.folder.keys)
     keys.destroy("patient-1")
     if reached == "projections":
-        tables.erase_subject(clinic.engine, "patient-1")
+        projections_database.erase_subject(clinic.engine, "patient-1")
     repeat_erasures(keys, clinic.store, clinic.engine, START_US)
     assert (clinic.store.count_blocks(), clinic.shown()) == (3, {"patient-2"})
 
@@ -285,3 +285,19 @@ def tables_naming(clinic: TwoPatients, subject: str) -> set[str]:
             for table in store_tables.metadata.sorted_tables
             if "subject" in table.c and connection.execute(select(table).where(table.c.subject == subject)).first()
         }
+
+
+def test_its_hub_is_assigned_to_nobody_and_others_are_as_before(
+    clinic: TwoPatients, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new epoch of the hub is refused from now on; the present one is, because of the erasure."""
+    others = clinic.registry().assignments("hub-2")
+    assert clinic.erase("patient-1") == 0
+    assert "hub hub-1 is assigned to no subject now" in capsys.readouterr().out
+    (ended,) = clinic.registry().assignments("hub-1")
+    assert (ended.subject, ended.to_s is None) == ("patient-1", False)
+    assert clinic.registry().assignments("hub-2") == others
+    assert clinic.erase("patient-1") == 0
+    assert clinic.registry().assignments("hub-1") == (ended,)
+    assert main(["erasures", "--data", str(clinic.folder.path), *clinic.options]) == 0
+    assert "hub hub-1 has not confirmed it" in capsys.readouterr().out

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Engine, select
 
-from cloud import tables
+from cloud import projections_database, tables
 from cloud.api import alert_queries
 from cloud.api.alert_queries import ListCursor
 from cloud.block_reader import DAMAGED, ERASED, NO_KEY, NOT_ASSIGNED, NOT_AUTHENTIC
@@ -172,7 +172,7 @@ def test_a_block_of_an_erased_subject_is_not_opened_with_a_key_in_memory(
     opener.open_batch()
     block = hub.seal("alert", FORGED)
     store.erase(hub.subject, START_US)
-    tables.erase_subject(engine, hub.subject)
+    projections_database.erase_subject(engine, hub.subject)
     put_into_store(store, block, statement=hub.statement, wrapped=hub.wrapped)
     opener.open_batch()
     assert [outcome.error.reason if outcome.error else None for outcome in outcomes] == [None, ERASED]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from cloud import tables
+from cloud import projections_database, tables
 from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
 from cloud.cli import main
@@ -133,7 +133,7 @@ def test_a_record_of_a_signed_block_does_not_prove_what_came_before(engine: Engi
         project_records(connection, _origin(2), [after, alert(id="b")])
     assert {row["id"]: row["is_proven"] for row in alert_rows(engine)} == {"a": False, "b": True}
     with engine.begin() as connection:
-        tables.empty_tables(connection)
+        projections_database.empty_tables(connection)
         project_records(connection, _origin(2), [after, alert(id="b")])
         project_records(connection, _origin(1, is_proven=False), [before])
     assert {row["id"]: row["is_proven"] for row in alert_rows(engine)} == {"a": False, "b": True}

@@ -19,9 +19,9 @@ from cloud.changes import ALERT, BACKLOG, MAX_LIVE, MAX_LIVE_SAMPLES, SENSOR, WA
 from cloud.databases import snapshot
 from cloud.projection_statements import MAX_TOTAL
 from cloud.projections import MAX_SENSORS, project_records
+from cloud.projections_database import reset_projections
 from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
-from cloud.tables import reset_projections
 from cloud.validate import MAX_NAME_CHARS, MAX_STRIP_SAMPLES, MAX_TEXT_CHARS, MAX_TIME_US, MAX_WAVEFORM_US, validate_record
 from sync.packing import MAX_SAMPLES, pack_samples
 from sync.record_codec import decode_records, encode_records

@@ -15,17 +15,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, update
 
-from cloud import tables
+from cloud import projections_database, tables
 from cloud.cli import main
 from cloud.databases import DatabaseLocation, open_postgresql
 from cloud.dev import migrate_if_needed
 from cloud.folder import ClinicFolder
 from cloud.migrations import migrate
+from cloud.projections_database import open_projections
 from cloud.schemas import OlderSchemaError, Schema
 from cloud.store import Store
 from cloud.store import tables as store_tables
 from cloud.store.schema import SCHEMA
-from cloud.tables import open_projections
 from sync.errors import PermanentError
 from tests.cloud.next_version import make_next_version
 from tests.cloud.old_stores import VECTORS, create_tables
@@ -34,7 +34,7 @@ from tests.postgresql import Server
 
 _CHANGE: Final = re.compile("(CREATE|ALTER|DROP|TRUNCATE|DELETE|UPDATE|LOCK) (?!schema_version)")
 DATABASES = ON_BOTH
-SCHEMAS: Final = {"blocks": SCHEMA, "projections": tables.SCHEMA}
+SCHEMAS: Final = {"blocks": SCHEMA, "projections": projections_database.SCHEMA}
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_new_projections_are_as_alembic_expects(databases: Databases) -> None:
     location = create(databases, "projections")
     with engine_of(databases, "projections") as engine, engine.connect() as connection:
         assert find_differences(connection, "projections") == []
-    assert migrate(location, tables.SCHEMA, may_contract=True).applied == ()
+    assert migrate(location, projections_database.SCHEMA, may_contract=True).applied == ()
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -208,7 +208,7 @@ def test_a_skipped_contract_revision_is_named(databases: Databases, upgraded: Sc
 
 def test_projections_are_not_emptied_by_either_version(databases: Databases, tmp_path: Path) -> None:
     location = create(databases, "projections")
-    following = make_next_version(tmp_path / "next", tables.SCHEMA, "vitals", "intervals.ticks")
+    following = make_next_version(tmp_path / "next", projections_database.SCHEMA, "vitals", "intervals.ticks")
     with engine_of(databases, "projections") as engine:
         ids = []
         for may_contract in (False, True):
@@ -231,12 +231,13 @@ def test_projections_of_an_older_version_are_emptied_by_a_migration_only(databas
             connection.execute(update(tables.source).values(schema=8))
             connection.execute(tables.counters.insert().values(name="revision", value=3))
         with pytest.raises(
-            OlderSchemaError, match=rf"projections .*schema 8, this one needs {tables.SCHEMA.needed}.*--contract`$"
+            OlderSchemaError,
+            match=rf"projections .*schema 8, this one needs {projections_database.SCHEMA.needed}.*--contract`$",
         ):
             open_projections(location)
-        outcome = migrate(location, tables.SCHEMA, may_contract=False)
+        outcome = migrate(location, projections_database.SCHEMA, may_contract=False)
         assert (len(outcome.applied), len(outcome.left)) == (0, 1)
-        migrate(location, tables.SCHEMA, may_contract=True)
+        migrate(location, projections_database.SCHEMA, may_contract=True)
         open_projections(location).dispose()
         with engine.connect() as connection:
             assert connection.execute(select(tables.counters)).all() == []

@@ -19,9 +19,9 @@ from cloud import tables, work
 from cloud.api import queries
 from cloud.block_reader import DAMAGED, NO_KEY, UNDECODABLE
 from cloud.changes import AlertKey, SensorKey
+from cloud.projections_database import open_projections, reset_projections
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
-from cloud.tables import open_projections, reset_projections
 from sync.cbor import encode_cbor
 from sync.errors import TransientError
 from sync.record_codec import encode_records
@@ -44,7 +44,7 @@ def rows(engine: Engine, table: object) -> list[dict[str, object]]:
 def all_rows(engine: Engine) -> dict[str, list[dict[str, object]]]:
     """Every row, without the numbers that the database gave them."""
     found = {table.name: rows(engine, table) for table in tables.metadata.sorted_tables}
-    for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings):
+    for table in (tables.waveforms, tables.vitals, tables.intervals, tables.beats, tables.findings):
         for row in found[table.name]:
             del row["id"]
     for row in found["changes"]:
@@ -265,12 +265,13 @@ OPEN_IN_SMALL_BATCHES = """
 import sys, time
 from pathlib import Path
 from typing import Any
-from cloud import opener, tables
+from cloud import opener
+from cloud.projections_database import open_projections
 from cloud.store import Store
 from tests.clinic_testbed import Clinic
 folder = Path(sys.argv[1])
 opener.BATCH_BLOCKS = 7
-running = Clinic(folder).opener(Store.open(folder / "blocks.db"), tables.open_projections(folder / "projections.db"))
+running = Clinic(folder).opener(Store.open(folder / "blocks.db"), open_projections(folder / "projections.db"))
 while running.open_batch() is not None:
     pass
 time.sleep(60)

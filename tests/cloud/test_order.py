@@ -58,6 +58,23 @@ def test_an_escalation_and_an_end_after_the_clock_was_set_back_are_shown(
     assert listed["raised_us"] == START_US, "an alert cannot have been raised after its receipt"
 
 
+def test_an_alert_that_is_raised_again_is_the_newest_and_keeps_its_row(
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic
+) -> None:
+    """A pause that becomes an asystole, after another alert of its priority; it ends and is opened again."""
+    pause = alert("pause", "high", START_US, decided_us=START_US + 1, raised_us=START_US + 1)
+    other = alert("vt", "high", START_US + 2, decided_us=START_US + 3, raised_us=START_US + 3)
+    asystole = replace(pause, kind="asystole", decided_us=START_US + 9, raised_us=START_US + 9)
+    ended = replace(asystole, decided_us=START_US + 20, end_us=START_US + 19)
+    for record, received_us in ((pause, 2), (other, 4), (asystole, 10), (ended, 21), (replace(ended, end_us=None), 22)):
+        hub.send(store, "alert", record, received_us=START_US + received_us)
+    open_all(store, engine, clinic)
+    first, second = alert_queries.list_alerts(engine, EVERY_SUBJECT, alert_queries.ListCursor(0))["alerts"]
+    assert (first["id"], first["kind"], first["end_us"]) == (pause.id, "asystole", None)
+    assert (first["decided_us"], first["raised_us"]) == (START_US + 9, START_US + 9)
+    assert second["id"] == other.id
+
+
 def test_the_latest_status_and_heart_rate_count_after_the_clock_was_set_back(
     sensor_after_clock_was_set_back: dict[str, Any],
 ) -> None:
@@ -99,6 +116,14 @@ SEQUENCES: dict[str, tuple[Lane, list[Record]]] = {
             replace(vt("medium", AHEAD_US), strip=STRIPS[0]),
             replace(vt("high", SET_BACK_US), strip=STRIPS[1]),
             vt("high", SET_BACK_US + 5, end_us=AHEAD_US + 9),
+        ],
+    ),
+    "alert that is raised again": (
+        "alert",
+        [
+            replace(vt("medium", AHEAD_US), raised_us=AHEAD_US),
+            replace(vt("high", SET_BACK_US), raised_us=SET_BACK_US),
+            replace(vt("high", SET_BACK_US + 5, end_us=AHEAD_US + 9), raised_us=SET_BACK_US),
         ],
     ),
     "status": ("vital", [StatusRecord("strap-1", "battery", times(at), at % 100) for at in (AHEAD_US, START_US, 7)]),

@@ -21,12 +21,13 @@ from cloud.alert_requests import AlertRequest, add_request
 from cloud.api.app import create_app
 from cloud.api.feed import Feed
 from cloud.audit_actors import LOOPBACK
+from cloud.projections_database import open_projections
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.store.commands import StoredCommand, add_command
-from cloud.tables import open_projections
 from sync.records import (
     AlertRecord,
+    BeatsRecord,
     FindingRecord,
     GapRecord,
     IntervalsRecord,
@@ -68,6 +69,7 @@ class Stream:
             yield "vital", StatusRecord(sensor, kind, now, f"{kind} {mark}")
         yield "vital", VitalRecord(sensor, "heart_rate", now, float(mark))
         yield "vital", IntervalsRecord(sensor, "rr", now, (mark,))
+        yield "vital", BeatsRecord(sensor, "ecg", START_US + mark, START_US + 2 * mark, (), ())
         yield "vital", FindingRecord(sensor, f"kind {mark}", START_US + mark, None, f"source {mark}")
         yield "vital", QuarantinedRecord(sensor, f"{mark}", now, b"", f"reason {mark}")
         strip = Strip(START_US + mark, 125.0, 1.0, samples, (START_US + mark,))
@@ -215,6 +217,7 @@ ROUTES: Final[dict[str, Ask]] = {
     "/api/alerts/{id_:path}": _of_each_alert,
     "/api/sensors": _of_each_item("sensors"),
     "/api/ecg": _of_each_stream(**WINDOW),
+    "/api/judged": _of_each_stream(**WINDOW),
     "/api/vitals": _of_each_stream(kind="heart_rate", **WINDOW),
     "/api/hubs": _of_each_hub,
     "/api/commands": _of_each_command,

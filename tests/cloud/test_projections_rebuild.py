@@ -7,8 +7,8 @@ from pathlib import Path
 from sqlalchemy import inspect, select
 
 from cloud import tables
+from cloud.projections_database import open_projections
 from cloud.store import Store
-from cloud.tables import open_projections
 from tests.clinic_testbed import Clinic, Hub, open_all
 from tests.cloud.synthetic import START_US, heart_rate
 

@@ -20,7 +20,7 @@ from cloud.opener import Opener
 from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
 from cloud.store.hub_states import HUB_SILENT, note_known, raise_alarm
-from sync.records import AlertRecord, FindingRecord, GapRecord, StatusRecord
+from sync.records import AlertRecord, BeatsRecord, FindingRecord, GapRecord, StatusRecord
 from tests.clinic_testbed import Clinic, Hub
 from tests.cloud.running_clinic import RunningClinic, next_message, run_in_clinic
 from tests.cloud.synthetic import START_US, alert, counts, ecg_mv, heart_rate, strip, times, waveform
@@ -42,6 +42,7 @@ ADDRESSES: Final = {
     "/api/sensors": ["/api/sensors"],
     "/api/ecg": [f"/api/ecg?{ABOUT_SENSOR}&from_us={START_US}&to_us={START_US + 10**7}"],
     "/api/vitals": [f"/api/vitals?{ABOUT_SENSOR}&kind=heart_rate"],
+    "/api/judged": [f"/api/judged?{ABOUT_SENSOR}&from_us={START_US}&to_us={START_US + 10**8}"],
     "/api/counters": ["/api/counters"],
 }
 """Requests by each route to data."""
@@ -68,6 +69,7 @@ def send_all(store: Store, hub: Hub, opener: Opener, n: int = 0) -> None:
     hub.send(store, "wave", waveform(at_us, counts(ecg_mv([0.5], 1.0))), GapRecord("strap-1", "ecg", at_us, None, 7, "lost"))
     hub.send(store, "vital", heart_rate(at_us, 61.0 + n), StatusRecord("strap-1", "battery", times(at_us), 87))
     hub.send(store, "vital", FindingRecord("strap-1", "af", at_us, None, "rule"))
+    hub.send(store, "vital", BeatsRecord("strap-1", "ecg", at_us, at_us + 10**7, (at_us // 1000,), (n % 3,)))
     while opener.open_batch() is not None:
         pass
     with store.transaction() as connection:
@@ -155,9 +157,9 @@ def test_numbers_that_belong_to_no_subject_are_for_the_scope_of_every_subject(
     opener.open_batch()
     blocks = {scope: answers(store, engine, scope, hub)["/api/counters"][1] for scope in (MINE, EVERY_SUBJECT)}
     totals = {"samples": 130, "missing_samples": 7, "gaps": 1, "alerts": 2, "unknown_records": 0}
-    assert blocks[MINE] == {"blocks": {"opened": 5}} | totals
+    assert blocks[MINE] == {"blocks": {"opened": 6}} | totals
     assert blocks[EVERY_SUBJECT]["blocks"]["unopened"] == 1
-    assert (blocks[EVERY_SUBJECT]["blocks"]["stored"], blocks[EVERY_SUBJECT]["blocks"]["opened"]) == (11, 10)
+    assert (blocks[EVERY_SUBJECT]["blocks"]["stored"], blocks[EVERY_SUBJECT]["blocks"]["opened"]) == (13, 12)
 
 
 def leaves(value: Any) -> Iterator[Any]:

@@ -107,6 +107,10 @@ def test_commands_that_a_hub_could_not_take_are_not_made(store: Store) -> None:
         send(store, level="loud")
     with pytest.raises(ClinicError, match="fever"):
         send_command(store, KEY, HUB, CommandKind.LIMITS, {"values": {"fever": 99}}, operator(), NOW_US)
+    with pytest.raises(ClinicError, match=r"contexts\.paced = 'no' is not allowed"):
+        send_command(
+            store, KEY, HUB, CommandKind.CONTEXTS, parse_values(CommandKind.CONTEXTS, ["paced=no"]), operator(), NOW_US
+        )
     ended = replace(HUB, assignments=(Assignment("subject-1", 0, 5),))
     with pytest.raises(ClinicError, match="no patient"):
         send_command(store, KEY, ended, CommandKind.UPLOAD, {"policy": "all"}, operator(), NOW_US)
@@ -196,6 +200,8 @@ def test_erasing_a_subject_deletes_the_commands_about_them(store: Store) -> None
     [
         ("limits", ["fever=38.2", "pause=2"], {"values": {"fever": 38.2, "pause": 2.0}}),
         ("limits", [], {"values": {}}),
+        ("contexts", ["paced", "age_years=71"], {"values": {"paced": True, "age_years": 71}}),
+        ("contexts", [], {"values": {}}),
         ("restart", [], {}),
         ("request", ["1970-01-01T00:00:01Z", "1970-01-01T00:00:02Z"], {"lane": "archive", "from_s": 1, "to_s": 2}),
     ],

@@ -14,6 +14,7 @@ from cloud import change_log, projections, tables, work
 from cloud.api.feed import Feed
 from cloud.changes import SENSOR, BatchChanges, Change
 from cloud.databases import snapshot
+from cloud.projections_database import open_projections
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.store.commit import insert_blocks
@@ -21,7 +22,6 @@ from cloud.store.commit_counts import count_commit
 from cloud.store.commit_keys import insert_statements, insert_wrapped_keys
 from cloud.store.partitions import create_partitions
 from cloud.store.stored_blocks import NewBlock, StoreCounts
-from cloud.tables import open_projections
 from sync.chain import block_digest
 from sync.errors import TransientError
 from sync.seal import parse_header
@@ -210,7 +210,7 @@ def test_a_writer_waits_for_the_batch_before_its_own(
     engine: Engine, databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log never shows a batch while one before it can still be committed."""
-    monkeypatch.setattr("cloud.tables.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("cloud.projections_database.BUSY_TIMEOUT_S", 0.05)
     other = open_projections(databases.location("projections"))
     with snapshot(engine) as connection:
         start = change_log.read_end(connection)

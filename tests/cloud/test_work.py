@@ -12,11 +12,11 @@ from cloud import opener, tables, work
 from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
 from cloud.projections import Source
+from cloud.projections_database import open_projections, reset_projections
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.store import tables as store_tables
 from cloud.store.commit import LIVE_NUMBERS
-from cloud.tables import open_projections, reset_projections
 from sync.errors import TransientError
 from sync.message_rows import SeenStore
 from sync.messages import encode_envelope

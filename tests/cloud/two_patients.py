@@ -12,12 +12,12 @@ from cloud.folder import ClinicFolder
 from cloud.ingest import handle_message
 from cloud.key_store import KeyStore
 from cloud.opener import Opener
+from cloud.projections_database import open_projections
 from cloud.receipts import BlockOutcome, make_receipts
 from cloud.register import RegistrationRequest, register_hub
 from cloud.registry import Registry
 from cloud.signing_keys import SigningKeys
 from cloud.store import Store
-from cloud.tables import open_projections
 from sync.keys import HubKey, HubKeys
 from sync.messages import Ack, Envelope, decode_ack, decode_receipt, encode_envelope
 from sync.mqtt import Message

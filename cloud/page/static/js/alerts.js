@@ -1,6 +1,6 @@
 /** The list of alerts, and the selected alert with its ECG. */
 
-import { drawStrip, showsOnset } from "/static/reporting/paper.js";
+import { drawStrip, measureMark, showsOnset } from "/static/reporting/paper.js";
 import { byId, element, setText, svg } from "./dom.js";
 import { clockTime, dayAndTime, duration, fill, lookup, number, percent, plural, relativeTime, t } from "./i18n.js";
 import { alertKey, isOngoing } from "./state.js";
@@ -92,6 +92,8 @@ export class AlertList {
       element("span", { class: "when" }, element("span", { class: "age" }), ` · ${clockTime(alert.decided_us, now_us)}`),
       element("span", { class: "course" },
         element("span", { class: isOngoing(alert) ? "span ongoing" : "span" }),
+        isSignalLost(alert) ? element("span", { class: "signal-lost" }, t("signal_lost_short")) : null,
+        alert.measured?.episodes ? element("span", { class: "episodes" }, plural("episode_count", alert.measured.episodes)) : null,
         alert.reasons.includes("ended.marked_false") ? element("span", { class: "marked-false" }, t("marked_false_short")) : null,
         element("span", { class: "quiet" }, alert.sensor)),
       alert.is_proven ? null : element("span", { class: "unproven" }, t("origin_unproven_short")),
@@ -110,7 +112,7 @@ export class AlertDetail {
   /** Redraws the alert if it has changed, or if `force` is set; the strip of the same alert keeps its scroll position. */
   async render(key, force = false) {
     const alert = this.state.alerts.get(key);
-    const shown = alert ? `${key}|${alert.revision}|${Boolean(alert.strip)}` : "";
+    const shown = alert ? `${key}|${alert.revision}|${alert.strip_revision}` : "";
     if (shown === this.#shown && !force && byId("detail").hasChildNodes()) return this.tick(key);
     const sameAlert = this.#shown.startsWith(`${key}|`);
     const focused = this.ending.focused();
@@ -119,7 +121,7 @@ export class AlertDetail {
     byId("detail").replaceChildren(...(alert ? this.#content(alert, scrolled) : [placeholder()]));
     this.tick(key);
     this.ending.focus(focused);
-    if (alert?.has_strip && !alert.strip) await this.fetchStrip(alert);
+    if (alert?.has_strip && alert.strip_revision !== alert.revision) await this.fetchStrip(alert);
   }
 
   tick(key) {
@@ -131,17 +133,23 @@ export class AlertDetail {
 
   #content(alert, scrolled) {
     const end = alert.end_us === null ? null : t("ended_at", { time: dayAndTime(alert.end_us) });
+    const latest_us = latestEnd_us(alert);
+    const latest = latest_us === null || end ? null : t("latest_episode", { time: dayAndTime(latest_us) });
     const head = element("header", { class: "detail-head" }, prioritySign(alert), element("div", {},
       element("h2", { id: "detail-heading" }, kindName(alert.kind)),
       element("p", { id: "detail-patient", class: "patient" }, patientName(alert)),
       element("p", { class: isOngoing(alert) ? "span ongoing" : "span" }),
-      element("p", { class: "quiet" }, [t("onset", { time: dayAndTime(alert.onset_us) }), end].filter(Boolean).join(" · ")),
+      isSignalLost(alert) ? element("p", { class: "signal-lost" }, t("signal_lost_short")) : null,
+      element("p", { class: "quiet" }, [t("onset", { time: dayAndTime(alert.onset_us) }), latest, end].filter(Boolean).join(" · ")),
       element("p", { class: "quiet" }, `${alert.sensor} · ${sourceText(alert.source)}`),
       alert.is_proven ? null : element("p", { class: "unproven" }, t("origin_unproven")),
       this.state.isOutdated(alert.hub) ? element("p", { class: "unproven" }, t("outdated_hub", { hub: alert.hub })) : null));
     const reasons = element("ul", { class: "reasons" }, ...reasonTexts(alert).map((text) => element("li", {}, text)));
     const ending = this.ending.show(alert);
-    if (alert.strip?.mv.length) return [head, reasons, ending, ...stripElements(alert, scrolled)];
+    if (alert.strip?.mv.length) {
+      const shown = alert.strips?.length ? alert.strips : [alert.strip];
+      return [head, reasons, ending, ...shown.flatMap((strip, i) => stripElements(alert, strip, i ? undefined : scrolled)), legend(alert, shown)];
+    }
     const note = alert.has_strip ? t("loading") : t("no_strip");
     return [head, reasons, ending, element("p", { class: "empty" }, note)];
   }
@@ -152,30 +160,53 @@ function placeholder() {
     element("p", { class: "empty" }, t("choose_alert")));
 }
 
-function stripElements(alert, scrolled) {
-  const seconds = alert.strip.mv.length / alert.strip.rate_hz;
-  const values = { seconds: number(seconds), beats: number(alert.strip.beats_us.length), kind: kindName(alert.kind), patient: patientName(alert) };
-  const texts = { number: (value) => number(value, 0), per_minute: t("per_minute"), label: () => t("strip_label", values) };
-  const { rows: [{ picture }], gain, onset_x } = drawStrip(alert.strip, alert, texts, { row_s: seconds });
-  const box = element("div", { class: "strip", tabindex: 0, role: "region", "aria-label": t("strip") }, picture);
+function stripElements(alert, strip, scrolled) {
+  const seconds = strip.mv.length / strip.rate_hz;
+  const part = lookup("strip_part", strip.part);
+  const isOneOfTwo = alert.strips?.some((each) => each.is_longest);
+  const episode = isOneOfTwo ? lookup("strip_episode", strip.is_longest ? "longest" : "latest") : null;
+  const name = [episode, part].filter(Boolean).join(": ") || t("strip");
+  const measured = strip.mark_from_us == null ? "" : markText(measureMark(strip));
+  const values = { seconds: number(seconds), beats: number(strip.beats_us.length), kind: kindName(alert.kind), patient: patientName(alert) };
+  const label = () => [t("strip_label", values), measured].filter(Boolean).join(", ");
+  const texts = { number: (value) => number(value, 0), per_minute: t("per_minute"), label, mark: markText };
+  const { rows: [{ picture }], gain, onset_x } = drawStrip(strip, alert, texts, { row_s: seconds });
+  const box = element("div", { class: "strip", tabindex: 0, role: "region", "aria-label": name }, picture);
   requestAnimationFrame(() => { box.scrollLeft = scrolled ?? initialScroll(onset_x, box.clientWidth); });
-  const legend = element("p", { class: "legend" },
+  return [
+    element("p", { class: "strip-head" }, element("strong", {}, name), element("span", { class: "patient" }, patientName(alert)), element("span", {}, t("strip_length", values)),
+      element("span", {}, scaleText(gain))),
+    box];
+}
+
+function legend(alert, strips) {
+  return element("p", { class: "legend" },
     element("span", {}, element("i", { "aria-hidden": "true" }, "▼"), t("legend_beat")),
     element("span", {}, t("legend_numbers")),
-    showsOnset(alert.strip, alert) ? element("span", {}, element("i", { class: "onset", "aria-hidden": "true" }, "┃"), t("legend_onset")) : null,
+    strips.some((strip) => showsOnset(strip, alert)) ? element("span", {}, element("i", { class: "onset", "aria-hidden": "true" }, "┃"), t("legend_onset")) : null,
+    strips.some((strip) => strip.mark_from_us != null) ? element("span", {}, element("i", { "aria-hidden": "true" }, "⎵"), t("legend_decision")) : null,
     element("span", {}, t("legend_calibration")));
-  return [
-    element("p", { class: "strip-head" }, element("strong", {}, t("strip")), element("span", { class: "patient" }, patientName(alert)), element("span", {}, t("strip_length", values)),
-      element("span", {}, scaleText(gain))),
-    box, legend];
 }
+
+/** What the decision rests on: its length, and from three beats on their number and rate. */
+const markText = ({ seconds, beats, rate }) => (rate === null
+  ? t("mark_seconds", { seconds: number(seconds) })
+  : t("mark_beats", { seconds: number(seconds), beats: number(beats, 0), rate: number(rate, 0) }));
 
 /** Scroll to the start, where the 1 mV pulse is; if the onset would then be out of view, scroll to the onset. */
 const initialScroll = (onset_x, width) => (onset_x < 0.7 * width ? 0 : onset_x - width / 3);
 
+/** Whether the alert is open because nobody can see whether its episode goes on. */
+const isSignalLost = (alert) => isOngoing(alert) && alert.reasons.includes("latched.signal_lost");
+
+/** When the latest of several episodes ended; null while one lasts, or of an alert about one episode. */
+const latestEnd_us = ({ onset_us, measured }) => (measured?.latest_s === undefined ? null : onset_us + measured.latest_s * 1e6);
+
 function stateText(alert, now_us) {
+  const latest_us = latestEnd_us(alert);
+  if (isOngoing(alert) && latest_us !== null) return t("between_episodes", { time: relativeTime(latest_us, now_us) });
   return isOngoing(alert)
-    ? t("ongoing", { duration: duration(Math.floor((now_us - alert.onset_us) / 1e6) * 1e6) })
+    ? t(alert.measured?.maybe_ended ? "ongoing_or_ended" : "ongoing", { duration: duration(Math.floor((now_us - alert.onset_us) / 1e6) * 1e6) })
     : t("ended", { duration: duration(alert.end_us - alert.onset_us) });
 }
 

@@ -16,6 +16,7 @@ import { Trend } from "./trend.js";
 /** How much history before the newest data the page fetches at its start. */
 const INITIAL_ECG_US = 15e6;
 const INITIAL_TREND_US = 6 * 3600e6;
+const JUDGED_US = 24 * 3600e6;
 
 const oneColumnQuery = matchMedia("(max-width: 900px)"); // as in base.css
 const state = new State();
@@ -75,6 +76,7 @@ function onSensor(key) {
   live.show(key);
   trend.render(key);
   renderPatients();
+  refreshJudged().catch(reportError);
   if (key && !fetched.has(key)) fetchSensor(key).then(() => trend.render(sensors.selected)).catch(reportError);
 }
 
@@ -178,6 +180,16 @@ async function fetchHistory(key) {
   dataEnds.delete(key);
 }
 
+/** Fetches how much of the selected sensor's ECG was judged. */
+async function refreshJudged() {
+  const key = sensors.selected;
+  if (key === null || !state.sensors.has(key)) return;
+  const { subject, hub, sensor } = state.sensors.get(key);
+  const to_us = Math.round(state.now_us());
+  state.judged.set(key, await getJson("/api/judged", { subject, hub, sensor, from_us: to_us - JUDGED_US, to_us }));
+  sensors.tick();
+}
+
 async function refreshCounters() {
   state.counters = await getJson("/api/counters");
   const values = Object.fromEntries(Object.entries(state.counters.blocks).concat(Object.entries(state.counters)).map(([name, value]) => [name, number(value, 0)]));
@@ -199,12 +211,12 @@ function hubAnnouncement(alarm) {
 
 const handlers = {
   alert(message) {
-    const isNew = state.putAlert(message);
+    const isRaised = state.putAlert(message);
     list.render();
     detail.render(list.selected);
     trend.render(sensors.selected);
-    if (isNew) setText(byId("announcer"), t("new_alert", announcementValues(message)));
-    if (!isNew && state.commandsAbout(message).some(isUnanswered)) refreshCommands().catch(reportError);
+    if (isRaised) setText(byId("announcer"), t("new_alert", announcementValues(message)));
+    if (state.commandsAbout(message).some(isUnanswered)) refreshCommands().catch(reportError);
     if (state.hasTooManyAlerts()) { state.clearAlerts(); resync().catch(reportError); }
   },
   patient(message) { state.putPatient(message); sensors.render(); list.render(); renderPatients(); },
@@ -293,6 +305,7 @@ link.connect();
 setInterval(tick, 1000);
 setInterval(() => { if (linkLostAt_ms === null) { refreshCounters().catch(reportError); trend.render(sensors.selected); } }, 5000);
 setInterval(() => { if (linkLostAt_ms === null) Promise.all([refreshHubs(), refreshCommands()]).catch(reportError); }, 10_000);
+setInterval(() => { if (linkLostAt_ms === null) refreshJudged().catch(reportError); }, 60_000);
 setInterval(() => {
   const isWaiting = [...state.commands.values()].flat().some(isUnanswered);
   if (isWaiting && linkLostAt_ms === null) refreshCommands().catch(reportError);

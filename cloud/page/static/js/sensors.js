@@ -126,6 +126,7 @@ export class SensorPanel {
       [t("last_data"), sensor.last_received_us === null ? t("unknown") : relativeTime(sensor.last_received_us, now_us)],
       ...clock,
       ...origin,
+      ...judgedRows(this.state.judged.get(sensorKey(sensor))),
       [t("samples"), number(sensor.samples, 0)],
       [t("missing"), number(sensor.missing_samples, 0)],
     ];
@@ -145,6 +146,19 @@ export function unopenedNotice({ unopened, unopened_reasons }) {
   if (!unopened) return [];
   const reasons = Object.keys(unopened_reasons).map((reason) => lookup("unopened", reason) ?? reason).join(", ");
   return [plural("notice_unopened", unopened, { reasons })];
+}
+
+/** How much of the ECG of the last 24 hours was judged, and why the rest was not. */
+function judgedRows(judged) {
+  if (!judged?.analysed_us) return [];
+  const reasons = Object.entries(judged.not_judged_us);
+  const missed_us = reasons.reduce((sum, [, length_us]) => sum + length_us, 0);
+  const rows = [[t("ecg_of_day"), t("judged", { time: duration(judged.analysed_us - missed_us) })]];
+  if (missed_us) {
+    const told = reasons.map(([reason, length_us]) => `${lookup("inconclusive", reason) ?? reason}: ${duration(length_us)}`);
+    rows.push([t("not_judged"), t("not_judged_why", { time: duration(missed_us), reasons: told.join("; ") })]);
+  }
+  return rows;
 }
 
 const gapReason = (reason) => lookup("gap_reason", reason) ?? reason;

@@ -22,6 +22,8 @@ export class State {
   hubs = new Map();
   /** The newest commands of each patient, newest first. */
   commands = new Map();
+  /** By sensor: how much of its ECG was judged lately. */
+  judged = new Map();
   counters = null;
   revision = 0;
   /** The place in the server's list behind the alerts that are loaded; null if all are. */
@@ -44,14 +46,15 @@ export class State {
     return [...places.keys()].sort((a, b) => comparePositions(places.get(a), places.get(b)));
   }
 
-  /** Stores an alert; returns whether it is new to the page. A strip once received is kept. */
+  /** Stores an alert; returns whether it is new to the page. Strips once received are kept; `strip_revision` is that of theirs. */
   putAlert(alert) {
     const key = alertKey(alert);
     const known = this.alerts.get(key);
     this.revision = Math.max(this.revision, alert.revision);
     if (known && known.revision >= alert.revision && !alert.strip) return false;
-    this.alerts.set(key, { ...alert, strip: alert.strip ?? known?.strip });
-    return !known;
+    const { strip, strips, strip_revision } = alert.strip ? { ...alert, strip_revision: alert.revision } : known ?? {};
+    this.alerts.set(key, { ...alert, strip, strips, strip_revision });
+    return known?.decided_us !== alert.decided_us;
   }
 
   hasTooManyAlerts() { return this.alerts.size > MAX_ALERTS; }
