@@ -148,7 +148,7 @@ chaos: setup network-tools postgresql mosquitto
 	$(BIN)/python -m benchmarks.chaos build/chaos/$$(date +%Y-%m-%dT%H%M%S) $(if $(SEED),--seed $(SEED))
 
 # ecg_beat comes last: it trains on the beats that ecg_qrs detects, and is evaluated with the rhythm that ecg_rhythm reports.
-MODELS := rr_af ecg_quality ecg_rhythm ppg_quality ecg_qrs ecg_beat
+MODELS := rr_af ecg_quality ecg_rhythm ppg_quality ecg_organised ecg_qrs ecg_beat
 TASKS := qrs beats rhythm rr-af pulse
 
 train: setup

@@ -17,6 +17,7 @@ from tests.mosquitto import Broker, run_broker
 from tests.postgresql import Server, run_server
 from tests.traceability.outcomes import register_outcomes
 
+os.environ.pop("SUDO_USER", None)  # the audit log names it
 # pytest has loaded OpenSSL before. The commands set OPENSSL_CONF first: `tests/config/test_tls_policy.py`.
 use_tls_policy()
 openssl = ctypes.CDLL(ssl._ssl.__file__)  # type: ignore[attr-defined]

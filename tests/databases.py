@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from sqlalchemy import inspect
 
-from cloud import tables
+from cloud import projections_database, tables
 from cloud.databases import DatabaseLocation
 from cloud.store import tables as store_tables
 from tests.postgresql import Server
@@ -81,4 +81,4 @@ class PostgresDatabases:
             if name == "blocks":
                 store_tables.insert_state(connection)
             else:
-                tables.insert_source(connection)
+                projections_database.insert_source(connection)
