@@ -25,7 +25,7 @@ from cloud.cli_consent import add_consent_commands, add_hold_commands
 from cloud.cli_enrolment import add_enrolment_commands
 from cloud.cli_hubs import add_hubs_command
 from cloud.cli_install import add_install_commands
-from cloud.cli_keys import add_key_commands, folder_of
+from cloud.cli_keys import AddCommand, add_key_commands, folder_of
 from cloud.cli_migrate import add_migrate_command
 from cloud.cli_services import add_service_commands
 from cloud.cli_site import add_site_commands
@@ -93,8 +93,31 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    dev = _add_command(
-        commands.add_parser,
+    add_command = partial(_add_command, commands.add_parser)
+    _add_dev_command(add_command)
+    _add_open_command(add_command)
+    add_enrolment_commands(add_command, _add_data_options)
+    site = add_command("site", "create the site's certificates, revoke them, and configure its broker")
+    site_commands = site.add_subparsers(required=True, metavar="COMMAND")
+    add_site_commands(partial(_add_command, site_commands.add_parser), _add_data_options)
+    add_install_commands(partial(_add_command, site_commands.add_parser))
+    user = add_command("user", "give persons certificates to look at the page, list and revoke them")
+    user_commands = user.add_subparsers(required=True, metavar="COMMAND")
+    add_user_commands(partial(_add_command, user_commands.add_parser), _add_data_options)
+    add_key_commands(add_command, _add_data_options)
+    add_command_commands(add_command, _add_data_options)
+    add_consent_commands(add_command, _add_data_options)
+    add_hold_commands(add_command, _add_data_options)
+    add_subject_commands(add_command, _add_data_options)
+    add_hubs_command(add_command, _add_data_options)
+    add_audit_commands(add_command, _add_data_options)
+    add_migrate_command(add_command, _add_data_options)
+    add_service_commands(add_command)
+    return parser
+
+
+def _add_dev_command(add_command: AddCommand) -> None:
+    dev = add_command(
         "dev",
         "run the whole clinic in one process for this computer only: MQTT broker, databases, decryption, web page",
     )
@@ -116,8 +139,10 @@ def _build_parser() -> argparse.ArgumentParser:
         "--watch-stdin", action="store_true", help="stop when standard input ends, as it does when the parent process exits"
     )
     dev.set_defaults(run=_run_dev)
-    open_ = _add_command(
-        commands.add_parser,
+
+
+def _add_open_command(add_command: AddCommand) -> None:
+    open_ = add_command(
         "open",
         "decrypt all stored blocks and print totals; with options, also print the records or rebuild the projections",
     )
@@ -127,25 +152,6 @@ def _build_parser() -> argparse.ArgumentParser:
         "--rebuild", action="store_true", help="before that, rebuild the projections, the decrypted data, from the blocks"
     )
     open_.set_defaults(run=_run_open)
-    add_command = partial(_add_command, commands.add_parser)
-    add_enrolment_commands(add_command, _add_data_options)
-    site = add_command("site", "create the site's certificates, revoke them, and configure its broker")
-    site_commands = site.add_subparsers(required=True, metavar="COMMAND")
-    add_site_commands(partial(_add_command, site_commands.add_parser), _add_data_options)
-    add_install_commands(partial(_add_command, site_commands.add_parser))
-    user = add_command("user", "give persons certificates to look at the page, list and revoke them")
-    user_commands = user.add_subparsers(required=True, metavar="COMMAND")
-    add_user_commands(partial(_add_command, user_commands.add_parser), _add_data_options)
-    add_key_commands(add_command, _add_data_options)
-    add_command_commands(add_command, _add_data_options)
-    add_consent_commands(add_command, _add_data_options)
-    add_hold_commands(add_command, _add_data_options)
-    add_subject_commands(add_command, _add_data_options)
-    add_hubs_command(add_command, _add_data_options)
-    add_audit_commands(add_command, _add_data_options)
-    add_migrate_command(add_command, _add_data_options)
-    add_service_commands(add_command)
-    return parser
 
 
 def _add_command(add_parser: Callable[..., argparse.ArgumentParser], name: str, summary: str) -> argparse.ArgumentParser:

@@ -7,10 +7,10 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from sqlalchemy import Engine
 
@@ -129,41 +129,14 @@ async def _run_services(
     feed = Feed(databases.feed_projections)
     mqtt = MqttClient(endpoints.broker, client_id="clinic", subscriptions=UP_TOPICS)
     transport = SubscribedTransport(mqtt)
-    receipts = ReceiptQueue(databases.store, keys.signing.receipt, transport.publish)
-    reader = BlockReader(databases.store, Registry(folder.hubs, time.monotonic), keys.recipients)
-    opener = Opener(databases.store, databases.projections, reader, receipts.put)
-    await asyncio.to_thread(opener.check_databases)  # before ingest begins
-    registry = Registry(folder.hubs, time.monotonic)  # one for each thread
-    watch = HubWatch(databases.store, Registry(folder.hubs, time.monotonic), time.monotonic, now_us)
-    signing = keys.signing
-    commands = Registry(folder.hubs, time.monotonic)
-    signer = CommandSigner(databases.store, databases.projections, commands, signing.command, now_us)
-    ingest = run_ingest(
-        databases.store,
-        registry,
-        signing.acknowledgement,
-        transport,
-        opener.wake,
-        now_us=now_us,
-        audit_key=signing.audit.public,
-    )
     server = make_page_server(create_app(databases.page_store, databases.page_projections, feed))
     log = AuditLog(databases.store, now_us)
+    services = await _make_services(folder, databases, keys, transport, feed)
     await asyncio.to_thread(log.append, service_event(SERVICE, Action.START))
     try:
         async with asyncio.TaskGroup() as tasks:
-            background = [
-                tasks.create_task(mqtt.run()),
-                tasks.create_task(ingest),
-                tasks.create_task(watch.run()),
-                tasks.create_task(opener.run(feed.send_changes)),
-                tasks.create_task(receipts.run()),
-                tasks.create_task(CommandSender(databases.store, transport.publish, now_us).run()),
-                tasks.create_task(signer.run()),
-                tasks.create_task(feed.run()),
-                tasks.create_task(log.keep_signed(keys.signing.audit)),
-                tasks.create_task(_keep_retention(databases)),
-            ]
+            running = [mqtt.run(), *services, feed.run(), log.keep_signed(keys.signing.audit), _keep_retention(databases)]
+            background = [tasks.create_task(service) for service in running]
             serving = tasks.create_task(server.serve(sockets=[listener]))
             await transport.subscribed.wait()
             folder.write_endpoints(endpoints)
@@ -178,6 +151,30 @@ async def _run_services(
             await asyncio.to_thread(log.sign, keys.signing.audit)
     finally:
         folder.delete_endpoints()
+
+
+async def _make_services(
+    folder: ClinicFolder, databases: _Databases, keys: ClinicKeys, transport: SubscribedTransport, feed: Feed
+) -> list[Coroutine[Any, Any, None]]:
+    """Return ingest, opener, receipts, commands and the watch over silent hubs, once the databases are seen to fit the keys."""
+    store, signing = databases.store, keys.signing
+
+    def registry() -> Registry:  # one for each thread
+        return Registry(folder.hubs, time.monotonic)
+
+    receipts = ReceiptQueue(store, signing.receipt, transport.publish)
+    opener = Opener(store, databases.projections, BlockReader(store, registry(), keys.recipients), receipts.put)
+    await asyncio.to_thread(opener.check_databases)
+    return [
+        run_ingest(
+            store, registry(), signing.acknowledgement, transport, opener.wake, now_us=now_us, audit_key=signing.audit.public
+        ),
+        HubWatch(store, registry(), time.monotonic, now_us).run(),
+        opener.run(feed.send_changes),
+        receipts.run(),
+        CommandSender(store, transport.publish, now_us).run(),
+        CommandSigner(store, databases.projections, registry(), signing.command, now_us).run(),
+    ]
 
 
 async def _keep_retention(databases: _Databases) -> NoReturn:

@@ -123,7 +123,6 @@ def card(
     robustness = measure_robustness(result, data, _SEED, progress)
     whole = robustness["as recorded"]["f1_mean"]
     labels, probability = result.labels, result.probability
-    figures, limits = summary(probability, labels), confidence_intervals(probability, labels, _SEED)
     calibration = result.calibration
     return {
         "name": facts["name"],
@@ -150,9 +149,7 @@ def card(
             "method": "Each fold is evaluated with the temperature and the offsets of the other four; the released model has "
             "those of all five. Both are part of the graph.",
         },
-        "figures": {"method": FIGURES}
-        | {name: {"value": value, "interval_95": limits[name], "target": TARGETS.get(name)} for name, value in figures.items()}
-        | {"confusion": confusion(probability, labels)},
+        "figures": _figures(probability, labels),
         "per_record": _misclassified(result),
         "subgroups": _subgroups(result),
         "robustness": {
@@ -164,6 +161,14 @@ def card(
         "attempts": ATTEMPTS,
         "known_failures": list(KNOWN_FAILURES),
     }
+
+
+def _figures(probability: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, Any]:
+    figures, limits = summary(probability, labels), confidence_intervals(probability, labels, _SEED)
+    measured = {
+        name: {"value": value, "interval_95": limits[name], "target": TARGETS.get(name)} for name, value in figures.items()
+    }
+    return {"method": FIGURES} | measured | {"confusion": confusion(probability, labels)}
 
 
 def _misclassified(result: CrossValidation) -> dict[str, Any]:

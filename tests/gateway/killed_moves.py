@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway import hub_key
 from gateway.hub_key import Place, find_place
-from tests.gateway import test_hub_key_places as places
+from tests.gateway import hub_keys
 
 MOVES = ((Place.FILE, Place.CREDENTIAL), (Place.CREDENTIAL, Place.FILE), (Place.CREDENTIAL, Place.PASSPHRASE))
 CALLS = ("fchmod", "replace")
@@ -40,34 +40,34 @@ def move_in_child(hub: Path, place: Place, step: int) -> bool:
     child = os.fork()
     if child == 0:
         exit_at(step)
-        places.move(hub, place)
+        hub_keys.move(hub, place)
         os._exit(0)
     return os.waitpid(child, 0)[1] == 0
 
 
 def is_readable(hub: Path, expected: list[object]) -> bool:
     try:
-        return places.read_keys(hub) == expected
+        return hub_keys.read_keys(hub) == expected
     except Exception as error:  # noqa: BLE001 - the reason is for the reader of a failed test
         sys.stderr.write(f"{error}\n")
         return False
 
 
 def main(hub: Path) -> None:
-    hub_key.ARGON2 = places.CHEAP_ARGON2  # type: ignore[misc]
+    hub_key.ARGON2 = hub_keys.CHEAP_ARGON2  # type: ignore[misc]
     os.fsync = lambda _: None  # a kill loses nothing that was written, and a disk may be slow
-    expected = places.read_keys(hub)
+    expected = hub_keys.read_keys(hub)
     for begin, end in MOVES:
         step, is_done = 0, False
         while not is_done:
             copy = hub / f"hub-{begin}-{end}-{step}"
             shutil.copytree(hub, copy, ignore=shutil.ignore_patterns("site", "buffer.db*", "credentials", "hub-*"))
             if begin != Place.FILE:
-                places.move(copy, begin)
+                hub_keys.move(copy, begin)
             is_done = move_in_child(copy, end, step)
             place = find_place(copy / "data" / "hub.key")
             outcome = {"from": begin, "to": end, "place": place, "is_done": is_done, "is_readable": is_readable(copy, expected)}
-            places.move(copy, end)
+            hub_keys.move(copy, end)
             outcome["is_readable_again"] = is_readable(copy, expected)
             sys.stdout.write(json.dumps(outcome) + "\n")
             step += 1

@@ -1,11 +1,7 @@
 """The clinic closes an open alert or marks it as false: once, with the outcome in one transaction, and only that episode."""
 
 import asyncio
-import logging
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +14,8 @@ from sync.commands import APPLIED_KIND, CommandKind
 from sync.errors import TransientError
 from sync.outbox import Outbox
 from sync.records import AlertRecord
+from tests.gateway.command_site import Site, run
 from tests.gateway.test_alerts import SecondsTracker, to_us
-from tests.gateway.test_clinic_commands import Site, run
 
 ENDS = [(CommandKind.CLOSE_ALERT, "ended.closed_by_clinic"), (CommandKind.MARK_FALSE, "ended.marked_false")]
 
@@ -87,16 +83,6 @@ class TestTracker:
         assert again.alerts("fever", 10.0, limit_celsius=38.0) == []
         (urgent,) = again.alerts("fever", 10.0, limit_celsius=39.1)
         assert urgent.priority == "medium"
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    level = logging.getLogger().level
-    site = Site(tmp_path, monkeypatch)
-    with closing(site.store):
-        yield site
-    site.engine.dispose()
-    logging.getLogger().setLevel(level)
 
 
 def strap(site: Site) -> SensorRunner:
