@@ -17,7 +17,7 @@ from cloud.store.tables import insert
 from sync.audit_heads import SiteAudit, head_from_bytes
 from sync.cbor import encode_cbor
 from sync.data_keys import KeyStatement
-from sync.message_rows import Mark
+from sync.message_rows import AcceptedMark, Mark
 from sync.messages import Envelope, SignedEnvelope
 from sync.wire import FENCE_STEP_LIMIT, LIVE_LIMIT_S, WireError
 
@@ -159,8 +159,8 @@ def view_store(
 
 
 def _read_marks(connection: Connection, envelopes: Iterable[Envelope]) -> dict[tuple[str, int, str], int]:
-    """Return the marks (hub, epoch, lane) of the epochs of envelopes that name a mark."""
-    epochs = {(envelope.hub, envelope.epoch) for envelope in envelopes if any(head.mark for head in envelope.heads)}
+    """Return the marks (hub, epoch, lane) of the epochs of which envelopes name a mark."""
+    epochs = {(envelope.hub, mark.epoch) for envelope in envelopes for mark in _accepted_marks(envelope)}
     return {(row.hub, row.epoch, row.lane): row.seq for row in _MARKS.execute(connection, epochs)}
 
 
@@ -177,8 +177,14 @@ def find_loss(envelope: Envelope, identity: StoreIdentity, marks: Mapping[tuple[
         return f"another store with fence {seen.fence}" if is_later else None
     if seen.commits > identity.commits:
         return f"{seen.commits} commits of this store"
-    lost = [head for head in envelope.heads if head.mark > marks.get((envelope.hub, envelope.epoch, head.lane), 0)]
-    return f"the mark {lost[0].lane}/{envelope.epoch}/{lost[0].mark}" if lost else None
+    lost = [mark for mark in _accepted_marks(envelope) if mark.seq > marks.get((envelope.hub, mark.epoch, mark.lane), 0)]
+    return "the mark {}/{}/{}".format(*lost[0]) if lost else None
+
+
+def _accepted_marks(envelope: Envelope) -> list[AcceptedMark]:
+    """Return the marks that the hub has accepted, of its present epoch and of the earlier ones that it names."""
+    present = [AcceptedMark(head.lane, envelope.epoch, head.mark) for head in envelope.heads if head.mark]
+    return [*present, *envelope.marks]
 
 
 def begin_after_loss(connection: Connection, envelope: Envelope) -> Loss | None:
