@@ -16,7 +16,6 @@ from cloud.store.stored_blocks import Progress, ProgressRequest, StoreIdentity
 from cloud.store.tables import insert
 from sync.audit_heads import SiteAudit, head_from_bytes
 from sync.cbor import encode_cbor
-from sync.data_keys import KeyStatement
 from sync.message_rows import AcceptedMark, Mark
 from sync.messages import Envelope, SignedEnvelope
 from sync.wire import FENCE_STEP_LIMIT, LIVE_LIMIT_S, WireError
@@ -29,10 +28,9 @@ _IDENTITY: Final = tables.state.c.store_id, tables.state.c.fence, tables.state.c
 
 
 def _statements_query(are_wanted: ColumnElement[bool]) -> Executable:
-    """The store's identity with each wanted statement; one row without a statement if there is none."""
+    """The store's identity with hub, key and subject of each wanted statement; one row without these if there is none."""
     table = tables.statements
-    columns = [table.c[name] for name in ("hub", *KeyStatement._fields)]
-    return select(*_IDENTITY, *columns).select_from(tables.state.outerjoin(table, are_wanted))
+    return select(*_IDENTITY, table.c.hub, table.c.id, table.c.subject).select_from(tables.state.outerjoin(table, are_wanted))
 
 
 def _progress_query(are_wanted: ColumnElement[bool]) -> Executable:
@@ -102,11 +100,12 @@ _UNKNOWN_HUB: Final = KnownHub()
 class StoreView(NamedTuple):
     """What ingest must know before it checks the blocks of messages.
 
-    `statements` are those stored for their data keys, by hub. `unconsented` subjects do not consent. `lost`: the
-    envelopes whose hub knows of commits that the store does not have. `hubs` are those that are known in `hub_states`.
+    `statements` are the subjects of the stored statements, by hub and data key. `unconsented` subjects do not consent.
+    `lost`: the envelopes whose hub knows of commits that the store does not have. `hubs` are those that are known in
+    `hub_states`.
     """
 
-    statements: dict[str, dict[bytes, KeyStatement]]
+    statements: dict[str, dict[bytes, str]]
     erased: frozenset[str]
     unconsented: frozenset[str]
     lost: tuple[Envelope, ...]
@@ -144,11 +143,11 @@ def view_store(
 ) -> StoreView:
     """Return what the store knows of these data keys (hub, id) and subjects, and which hubs know of more than it holds."""
     n = len(StoreIdentity._fields)
-    identity, statements = None, defaultdict[str, dict[bytes, KeyStatement]](dict)
+    identity, statements = None, defaultdict[str, dict[bytes, str]](dict)
     for row in _VIEW.execute(connection, keys):
         identity = StoreIdentity(*row[:n])
         if row.hub is not None:
-            statements[row.hub][row.id] = KeyStatement(*row[n + 1 :])
+            statements[row.hub][row.id] = row.subject
     identity = identity or read_identity(connection)
     erased = frozenset(row.subject for row in ERASED.execute(connection, [(subject,) for subject in subjects]))
     unconsented = frozenset(row.subject for row in WITHOUT_CONSENT.execute(connection, [(subject,) for subject in subjects]))
