@@ -6,7 +6,6 @@ from typing import Final, Protocol
 from cloud.device_keys import DeviceKey, is_signed
 from cloud.store.stored_blocks import CheckedMessage, NewBlock, RejectedBlock
 from sync.chain import block_digest
-from sync.data_keys import KeyStatement
 from sync.messages import Envelope, SignedEnvelope, decode_envelope
 from sync.mqtt import Message
 from sync.seal import BlockHeader, SealError, parse_header
@@ -119,14 +118,17 @@ def check_message(
     parsed: ParsedBlocks,
     registry: Registry,
     *,
-    stored: Mapping[bytes, KeyStatement],
+    stored: Mapping[bytes, str],
     erased: frozenset[str],
     unconsented: frozenset[str] = frozenset(),
 ) -> CheckedMessage:
-    """Check the blocks and statements of a verified envelope. `stored` are the statements that the clinic holds."""
+    """Check the blocks and statements of a verified envelope.
+
+    `stored` are the subjects of the data keys whose statements the clinic holds.
+    """
     envelope, keys = signed.envelope, registry.device_keys(signed.envelope.hub)
     authentic = tuple(found for found in envelope.keys if is_signed(found, envelope.hub, keys))
-    checker = _BlockChecker(envelope, registry, {found.id: found for found in authentic} | dict(stored))
+    checker = _BlockChecker(envelope, registry, {found.id: found.subject for found in authentic} | dict(stored))
     blocks, rejected, refused, without_consent = list[NewBlock](), list(parsed.unreadable), list[NewBlock](), list[NewBlock]()
     for header, data in parsed.readable:
         block = NewBlock(BlockId(header.lane, header.epoch, header.seq), header.subject, header.key, block_digest(data), data)
@@ -143,11 +145,11 @@ def check_message(
 
 
 class _BlockChecker:
-    """Finds why a block of an envelope may not be stored. `statements` are authentic."""
+    """Finds why a block of an envelope may not be stored. `subjects` are those of the data keys that it signed."""
 
-    def __init__(self, envelope: Envelope, registry: Registry, statements: Mapping[bytes, KeyStatement]) -> None:
-        self._hub, self._registry, self._statements = envelope.hub, registry, statements
-        self._unsigned = {found.id for found in envelope.keys} - statements.keys()
+    def __init__(self, envelope: Envelope, registry: Registry, subjects: Mapping[bytes, str]) -> None:
+        self._hub, self._registry, self._subjects = envelope.hub, registry, subjects
+        self._unsigned = {found.id for found in envelope.keys} - subjects.keys()
 
     def find_fault(self, header: BlockHeader) -> str | None:
         """Return the reason to set the block aside; None also if the statement of its key has not arrived yet."""
@@ -157,5 +159,5 @@ class _BlockChecker:
             return NOT_ASSIGNED
         if header.key in self._unsigned:
             return _NOT_SIGNED
-        statement = self._statements.get(header.key)
-        return None if statement is None or statement.subject == header.subject else _OTHER_SUBJECT
+        subject = self._subjects.get(header.key)
+        return None if subject in {None, header.subject} else _OTHER_SUBJECT

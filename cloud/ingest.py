@@ -233,7 +233,7 @@ def _commit_messages(
     handled = []
     for message, commit, reached, policy, outdated in zip(checked, commits, progress, policies, refused, strict=True):
         _log_commit(message.hub, commit)
-        ack = replace(_make_ack(message, commit, reached), retry_after_s=retry_after_s, update_by_s=policy.update_by_s)
+        ack = _make_ack(message, commit, reached, retry_after_s, policy.update_by_s)
         if policy.revision >= OUTDATED_REVISION:  # older agents would delete what is refused: they get no answer
             ack = replace(ack, refused=(*ack.refused, *(_as_outdated(*row) for row in outdated)))
         handled.append(Handled(_encode_within_limit(ack, key), message.hub, commit.new + commit.reopened))
@@ -281,7 +281,9 @@ def _handle_status(
     return Handled(payload, hub, 0)
 
 
-def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress) -> Ack:
+def _make_ack(
+    checked: CheckedMessage, commit: CommitResult, progress: Progress, retry_after_s: int, update_by_s: int | None
+) -> Ack:
     aside = [
         *(_as_outcome(block) for block in checked.rejected),
         *(Outcome(*block.position, block.digest, CONFLICT) for block in commit.conflicts),
@@ -304,6 +306,8 @@ def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress)
         ),
         live_s=progress.live_s,
         copied=progress.is_copied,
+        retry_after_s=retry_after_s,
+        update_by_s=update_by_s,
         audit=progress.audit,
     )
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Connection,
     Executable,
     LargeBinary,
+    String,
     Table,
     bindparam,
     column,
@@ -101,12 +102,18 @@ class _Array(UserDefinedType[Any]):
         return f"{self.item.compile(dialect=_POSTGRESQL)}[]"
 
     def bind_processor(self, dialect: Dialect) -> _Processor:
-        return _literal_of_bytes if isinstance(self.item, LargeBinary) else _literal
+        if isinstance(self.item, LargeBinary):
+            return _literal_of_bytes
+        return _literal_of_texts if isinstance(self.item, String) else _literal
 
 
-def _literal(value: Iterable[Any]) -> str:
-    """The literal of an array of texts, integers or booleans, where None is null."""
-    return "{" + ",".join([_quote(item) if isinstance(item, str) else _name(item) for item in value]) + "}"
+def _literal(value: Iterable[int | None]) -> str:
+    """The literal of an array of integers or booleans, where None is null."""
+    return "{" + ",".join(map(str, value)).replace("None", "NULL") + "}"
+
+
+def _literal_of_texts(value: Iterable[str | None]) -> str:
+    return "{" + ",".join(["NULL" if item is None else _quote(item) for item in value]) + "}"
 
 
 def _literal_of_bytes(value: Iterable[bytes]) -> str:
@@ -114,11 +121,9 @@ def _literal_of_bytes(value: Iterable[bytes]) -> str:
 
 
 def _quote(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _name(value: int | None) -> str:
-    return "NULL" if value is None else str(value)
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
 def _unnest(columns: Sequence[ColumnElement[Any]]) -> Any:

@@ -61,6 +61,14 @@ class Mark(NamedTuple):
     chain: bytes
 
 
+class AcceptedMark(NamedTuple):
+    """The highest mark of a lane and epoch that the hub has accepted of its present store."""
+
+    lane: Lane
+    epoch: int
+    seq: int
+
+
 class Held(NamedTuple):
     """The clinic holds consecutive blocks from `first`: those with these digests."""
 
@@ -144,6 +152,10 @@ def parse_dropped(row: Any) -> Dropped | None:
 
 def parse_mark(row: Any) -> Mark | None:
     return Mark(*row) if _starts_with_block_id(row, len(Mark._fields)) and _is_digest(row[3]) else None
+
+
+def parse_accepted_mark(row: Any) -> AcceptedMark | None:
+    return AcceptedMark(*row) if _starts_with_block_id(row, len(AcceptedMark._fields)) else None
 
 
 def parse_held(row: Any) -> Held | None:

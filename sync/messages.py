@@ -11,6 +11,7 @@ from sync.audit_heads import SiteAudit, parse_site_audit, site_audit_as_list
 from sync.consent import ConsentAnswer
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.message_rows import (
+    AcceptedMark,
     Dropped,
     Head,
     Held,
@@ -18,6 +19,7 @@ from sync.message_rows import (
     Outcome,
     SeenStore,
     held_as_list,
+    parse_accepted_mark,
     parse_dropped,
     parse_head,
     parse_held,
@@ -49,6 +51,7 @@ class Envelope:
     """Blocks as stored in the hub's buffer, what the clinic needs to open them, and what proves that it holds all of them.
 
     `epoch` is the hub's present epoch and `previous_epoch` the one before it in its buffer; `heads` are of the present epoch.
+    `marks` are of earlier epochs; only some messages list them.
     """
 
     hub: str
@@ -60,6 +63,7 @@ class Envelope:
     keys: tuple[KeyStatement, ...] = ()
     wraps: tuple[WrappedKey, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    marks: tuple[AcceptedMark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,7 @@ def encode_envelope(envelope: Envelope, device: SigningKey) -> bytes:
     Raises:
         WireError: it would be larger than 64 KiB.
     """
-    fields = {
+    fields: dict[str, Any] = {
         "v": FORMAT,
         "hub": envelope.hub,
         "epoch": [envelope.epoch, envelope.previous_epoch],
@@ -142,6 +146,8 @@ def encode_envelope(envelope: Envelope, device: SigningKey) -> bytes:
         "wraps": lists(envelope.wraps),
         "dropped": lists(envelope.dropped),
     }
+    if envelope.marks:
+        fields["marks"] = lists(envelope.marks)
     return encode_signed(fields, lambda content: device.sign(Label.ENVELOPE, envelope.hub, *_signed_values(envelope, content)))
 
 
@@ -152,7 +158,7 @@ def decode_envelope(data: bytes) -> SignedEnvelope:
         WireError: not an envelope.
     """
     names = ("v", "hub", "epoch", "heads", "seen", "blocks", "keys", "wraps", "dropped", "sig")
-    message, content = decode_message(data, "envelope", names)
+    message, content = decode_message(data, "envelope", names, ("marks",))
     epochs = message["epoch"]
     if not isinstance(epochs, list) or len(epochs) != 2 or not is_epoch(epochs[0]) or not _is_epoch_or_none(epochs[1]):
         raise WireError("envelope: epoch is not [epoch, epoch or null]")
@@ -169,6 +175,7 @@ def decode_envelope(data: bytes) -> SignedEnvelope:
         keys=parse_list(message, "keys", parse_statement),
         wraps=parse_list(message, "wraps", parse_wrapped_key),
         dropped=parse_list(message, "dropped", parse_dropped),
+        marks=parse_list(message, "marks", parse_accepted_mark) if "marks" in message else (),
     )
     return SignedEnvelope(envelope, content, message["sig"])
 

@@ -21,8 +21,8 @@ MESSAGE_BLOCKS_LIMIT_BYTES: Final = 48 * 1024
 (up to `sync.wire.PLAINTEXT_LIMIT_BYTES`) is sent alone."""
 MESSAGE_KEYS_LIMIT: Final = 8
 """Limit of data keys in one message: a statement (190 bytes at most) and a wrapped key (1,200) each. A message of full size
-keeps 3,000 bytes for its other fields, 2,000 of them for dropped ranges. Every UTC day has its own key, so eight keys cover
-eight days."""
+keeps 4,000 bytes for its other fields, 2,000 of them for dropped ranges and 900 for marks. Every UTC day has its own key, so
+eight keys cover eight days."""
 
 Position = tuple[int, int]
 """(epoch, seq) of a block within its lane."""
@@ -31,8 +31,9 @@ Position = tuple[int, int]
 class Due(IntEnum):
     """Which message without blocks is due.
 
-    `DROPPED` lists dropped ranges, if there are any. `HELLO` only asks for an acknowledgement, if the hub had one before: it
-    tells whether the clinic has another store, or restored this one from a backup.
+    `DROPPED` lists dropped ranges, if there are any. `HELLO` asks whether the clinic has another store, or restored this one
+    from a backup, if the hub ever had an answer. It lists the marks of earlier epochs; so does a message with blocks in its
+    place.
     """
 
     NOTHING = 0
@@ -89,15 +90,15 @@ def prepare_message(
     for section in sections:
         rows = outbox.pending(section.lane, section.after, section.limit_bytes, until=section.until)
         if rows:
-            return _prepare_section(outbox, sender, section, rows, sent)
+            return _prepare_section(outbox, sender, section, rows, sent, due)
     view = outbox.clinic_view() if due else None
     if view and (view.dropped or (due is Due.HELLO and view.seen)):
-        return OutgoingMessage(None, (0, 0), (), 0, _encode(outbox, sender, (), (), ()))
+        return OutgoingMessage(None, (0, 0), (), 0, _encode(outbox, sender, (), (), (), due))
     return None
 
 
 def _prepare_section(
-    outbox: Outbox, sender: Sender, section: Section, rows: Sequence[OutboxBlock], sent: SentBlocks
+    outbox: Outbox, sender: Sender, section: Section, rows: Sequence[OutboxBlock], sent: SentBlocks, due: Due
 ) -> OutgoingMessage | None:
     unsent = [row for row in rows if row.id not in sent.in_flight]
     if not unsent:
@@ -106,7 +107,7 @@ def _prepare_section(
         return None
     blocks, statements, wraps = _limit_keys(outbox, unsent, sent)
     ids = tuple(block.id for block in blocks)
-    payload = _encode(outbox, sender, [block.sealed for block in blocks], statements, wraps)
+    payload = _encode(outbox, sender, [block.sealed for block in blocks], statements, wraps, due)
     return OutgoingMessage(section, _position(blocks[-1]), ids, len(sent.before.intersection(ids)), payload)
 
 
@@ -131,6 +132,7 @@ def _encode(
     blocks: Sequence[bytes],
     statements: Sequence[KeyStatement],
     wraps: Sequence[WrappedKey],
+    due: Due,
 ) -> bytes:
     view = outbox.clinic_view()
     envelope = Envelope(
@@ -143,6 +145,7 @@ def _encode(
         keys=tuple(statements),
         wraps=tuple(wraps),
         dropped=view.dropped,
+        marks=view.marks if due is Due.HELLO else (),
     )
     return encode_envelope(envelope, sender.device)
 

@@ -41,7 +41,7 @@ RETRY_S: Final = 1.0
 RENEWAL_INTERVAL_S: Final = 60.0
 """How often blocks without a receipt are looked for, and dropped ranges sent without a block. Receipts have 10 min."""
 HELLO_INTERVAL_S: Final = 3600.0
-"""After this time without a message one without blocks asks whether the clinic's store was restored from a backup."""
+"""How often a message, without blocks if there are none, asks whether the clinic's store was restored from a backup."""
 IGNORED_REPORT_INTERVAL_S: Final = 60.0
 """At most one ignored message in this time is reported: a broker may send thousands."""
 
@@ -127,7 +127,7 @@ class Uplink:
         self._audit: SiteAudit | None = None
         self._is_connected = False
         self._due = Due.HELLO
-        self._sent_at = self._answered_at = 0.0
+        self._asked_at = self._answered_at = 0.0
         self._paused_until = self._outdated_until = 0.0
         """Until when nothing but alerts is sent, as the clinic asked for it, and as this agent is outdated."""
         self._ignored_reported_at: float | None = None
@@ -192,7 +192,7 @@ class Uplink:
         if message.section is not None:
             cursors[message.section.lane].advance(message.section.is_live, message.end)
         if message.payload:
-            await self._publish(message)
+            await self._publish(message, due)
         return True
 
     async def _create_cursors(self) -> dict[Lane, Cursor]:
@@ -221,12 +221,13 @@ class Uplink:
             sections.append(Section(lane, is_live, after, until, limit_bytes, room is not None))
         return sections
 
-    async def _publish(self, message: OutgoingMessage) -> None:
+    async def _publish(self, message: OutgoingMessage, due: Due) -> None:
         """Send a message. Its blocks count as in flight beforehand: they may be acknowledged before `publish` returns."""
-        self._due = Due.NOTHING
-        self._sent_at = asyncio.get_running_loop().time()
+        self._due, now = Due.NOTHING, asyncio.get_running_loop().time()
+        if due is Due.HELLO:
+            self._asked_at = now
         if message.ids:
-            self._in_flight.add(message.ids, len(message.payload) + PACKET_OVERHEAD_BYTES, self._sent_at)
+            self._in_flight.add(message.ids, len(message.payload) + PACKET_OVERHEAD_BYTES, now)
         lane = message.section.lane if message.section else _LEAST_URGENT
         lane = _LEAST_URGENT if lane == "archive" else lane
         try:
@@ -350,8 +351,8 @@ class Uplink:
         """Send again, from time to time, what the clinic should have confirmed in another way than by an acknowledgement."""
         while True:
             await asyncio.sleep(RENEWAL_INTERVAL_S)
-            is_quiet = asyncio.get_running_loop().time() - self._sent_at >= HELLO_INTERVAL_S
-            self._due = Due.HELLO if is_quiet else max(self._due, Due.DROPPED)
+            is_hello_due = asyncio.get_running_loop().time() - self._asked_at >= HELLO_INTERVAL_S
+            self._due = Due.HELLO if is_hello_due else max(self._due, Due.DROPPED)
             try:
                 if await self._call(self._outbox.requeue_unopened):
                     self._read_again(("alert", "vital"))

@@ -144,19 +144,20 @@ def decode_cbor_map(
         value = decode_cbor(data, limit_bytes=limit_bytes)
     except CborError as error:
         raise WireError(f"{what} is not valid CBOR: {error}") from error
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+    if not isinstance(value, dict) or not {str}.issuperset(map(type, value)):
         raise WireError(f"{what} is not a CBOR map with text keys")
     if encode_cbor(value) != data:
         raise WireError(f"{what} is not deterministic CBOR (RFC 8949, section 4.2.1)")
     missing = [name for name in fields if name not in value]
     if missing:
         raise WireError(f"{what}: missing fields: {', '.join(missing)}")
-    _check_critical(value, {*fields, *optional}, what)
+    if "crit" in value:
+        _check_critical(value, {*fields, *optional}, what)
     return cast("dict[str, Any]", value)
 
 
 def _check_critical(message: dict[str, Any], known: Collection[str], what: str) -> None:
-    critical = message.get("crit", [])
+    critical = message["crit"]
     if not isinstance(critical, list) or not all(isinstance(name, str) for name in critical):
         raise WireError(f"{what}: crit is not a list of names")
     if not set(critical) <= set(known):

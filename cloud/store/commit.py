@@ -34,7 +34,7 @@ _BLOCKS, _KEYS, _WRAPS = tables.blocks.c, tables.statements.c, tables.wrapped_ke
 _INSERT_BLOCKS: Final = RowInsert(
     tables.blocks,
     (*_PLACE, "subject", "key", "digest", "block", "received_us"),
-    lambda new: new.on_conflict_do_nothing().returning(*(_BLOCKS[name] for name in _PLACE)),
+    lambda new: new.on_conflict_do_nothing().returning(_BLOCKS.digest),
 )
 LIVE_NUMBERS: Final = 16
 """Blocks before the end of a lane that are live when they arrive. While somebody watches, a hub stores one a second: those of
@@ -203,7 +203,8 @@ def insert_blocks(
     rows = [
         (*_place((hub, block)), block.subject, block.key, block.digest, block.bytes, received_us) for hub, block in storable
     ]
-    new = [tuple(row) for row in _INSERT_BLOCKS.execute(connection, rows)]
+    places = {block.digest: _place((hub, block)) for hub, block in storable}
+    new = [places[row.digest] for row in _INSERT_BLOCKS.execute(connection, rows)]
     _INSERT_WORK.execute(connection, _work_rows(new, received_us, live))
     return set(new)
 

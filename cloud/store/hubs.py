@@ -16,8 +16,7 @@ from cloud.store.stored_blocks import Progress, ProgressRequest, StoreIdentity
 from cloud.store.tables import insert
 from sync.audit_heads import SiteAudit, head_from_bytes
 from sync.cbor import encode_cbor
-from sync.data_keys import KeyStatement
-from sync.message_rows import Mark
+from sync.message_rows import AcceptedMark, Mark
 from sync.messages import Envelope, SignedEnvelope
 from sync.wire import FENCE_STEP_LIMIT, LIVE_LIMIT_S, WireError
 
@@ -29,10 +28,9 @@ _IDENTITY: Final = tables.state.c.store_id, tables.state.c.fence, tables.state.c
 
 
 def _statements_query(are_wanted: ColumnElement[bool]) -> Executable:
-    """The store's identity with each wanted statement; one row without a statement if there is none."""
+    """The store's identity with hub, key and subject of each wanted statement; one row without these if there is none."""
     table = tables.statements
-    columns = [table.c[name] for name in ("hub", *KeyStatement._fields)]
-    return select(*_IDENTITY, *columns).select_from(tables.state.outerjoin(table, are_wanted))
+    return select(*_IDENTITY, table.c.hub, table.c.id, table.c.subject).select_from(tables.state.outerjoin(table, are_wanted))
 
 
 def _progress_query(are_wanted: ColumnElement[bool]) -> Executable:
@@ -102,11 +100,12 @@ _UNKNOWN_HUB: Final = KnownHub()
 class StoreView(NamedTuple):
     """What ingest must know before it checks the blocks of messages.
 
-    `statements` are those stored for their data keys, by hub. `unconsented` subjects do not consent. `lost`: the
-    envelopes whose hub knows of commits that the store does not have. `hubs` are those that are known in `hub_states`.
+    `statements` are the subjects of the stored statements, by hub and data key. `unconsented` subjects do not consent.
+    `lost`: the envelopes whose hub knows of commits that the store does not have. `hubs` are those that are known in
+    `hub_states`.
     """
 
-    statements: dict[str, dict[bytes, KeyStatement]]
+    statements: dict[str, dict[bytes, str]]
     erased: frozenset[str]
     unconsented: frozenset[str]
     lost: tuple[Envelope, ...]
@@ -144,11 +143,11 @@ def view_store(
 ) -> StoreView:
     """Return what the store knows of these data keys (hub, id) and subjects, and which hubs know of more than it holds."""
     n = len(StoreIdentity._fields)
-    identity, statements = None, defaultdict[str, dict[bytes, KeyStatement]](dict)
+    identity, statements = None, defaultdict[str, dict[bytes, str]](dict)
     for row in _VIEW.execute(connection, keys):
         identity = StoreIdentity(*row[:n])
         if row.hub is not None:
-            statements[row.hub][row.id] = KeyStatement(*row[n + 1 :])
+            statements[row.hub][row.id] = row.subject
     identity = identity or read_identity(connection)
     erased = frozenset(row.subject for row in ERASED.execute(connection, [(subject,) for subject in subjects]))
     unconsented = frozenset(row.subject for row in WITHOUT_CONSENT.execute(connection, [(subject,) for subject in subjects]))
@@ -159,8 +158,8 @@ def view_store(
 
 
 def _read_marks(connection: Connection, envelopes: Iterable[Envelope]) -> dict[tuple[str, int, str], int]:
-    """Return the marks (hub, epoch, lane) of the epochs of envelopes that name a mark."""
-    epochs = {(envelope.hub, envelope.epoch) for envelope in envelopes if any(head.mark for head in envelope.heads)}
+    """Return the marks (hub, epoch, lane) of the epochs of which envelopes name a mark."""
+    epochs = {(envelope.hub, mark.epoch) for envelope in envelopes for mark in _accepted_marks(envelope)}
     return {(row.hub, row.epoch, row.lane): row.seq for row in _MARKS.execute(connection, epochs)}
 
 
@@ -177,8 +176,14 @@ def find_loss(envelope: Envelope, identity: StoreIdentity, marks: Mapping[tuple[
         return f"another store with fence {seen.fence}" if is_later else None
     if seen.commits > identity.commits:
         return f"{seen.commits} commits of this store"
-    lost = [head for head in envelope.heads if head.mark > marks.get((envelope.hub, envelope.epoch, head.lane), 0)]
-    return f"the mark {lost[0].lane}/{envelope.epoch}/{lost[0].mark}" if lost else None
+    lost = [mark for mark in _accepted_marks(envelope) if mark.seq > marks.get((envelope.hub, mark.epoch, mark.lane), 0)]
+    return "the mark {}/{}/{}".format(*lost[0]) if lost else None
+
+
+def _accepted_marks(envelope: Envelope) -> list[AcceptedMark]:
+    """Return the marks that the hub has accepted, of its present epoch and of the earlier ones that it names."""
+    present = [AcceptedMark(head.lane, envelope.epoch, head.mark) for head in envelope.heads if head.mark]
+    return [*present, *envelope.marks]
 
 
 def begin_after_loss(connection: Connection, envelope: Envelope) -> Loss | None:

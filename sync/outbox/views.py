@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from sync.chain import start_chain
-from sync.message_rows import Dropped, Head, SeenStore
+from sync.message_rows import AcceptedMark, Dropped, Head, SeenStore
 from sync.outbox.block_tables import BlockTables
 from sync.outbox.database import OutboxDatabase
 from sync.outbox.room import dropped_ranges
 from sync.wire import LANES, UPLINK_LANES, Lane
 
+MARKS_LIMIT: Final = 32
+"""Marks of earlier epochs in a message, the newest: 26 bytes each at most. A day has an epoch, and one more for each start of
+the agent, with three lanes each, so these are of several days: clinics back up every day."""
 _STATISTICS = """SELECT lane, total(pending), total(last), total(bytes), total(unopened), total(released), total(aside),
                  total(refused), total(dropped) FROM sequences GROUP BY lane"""
 
@@ -39,13 +43,17 @@ class OutboxStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ClinicView:
-    """What an envelope says about the buffer besides its blocks. The fields are those of `sync.messages.Envelope`."""
+    """What an envelope says about the buffer besides its blocks. The fields are those of `sync.messages.Envelope`.
+
+    `marks` are those of earlier epochs, the newest epoch first.
+    """
 
     epoch: int
     previous_epoch: int | None
     heads: tuple[Head, ...]
     seen: SeenStore | None
     dropped: tuple[Dropped, ...]
+    marks: tuple[AcceptedMark, ...]
 
 
 def read_statistics(database: OutboxDatabase, tables: BlockTables, now_s: int) -> OutboxStatistics:
@@ -78,10 +86,12 @@ def read_clinic_view(database: OutboxDatabase, hub: str) -> ClinicView:
     epoch, previous, store, fence, commits = database.rows("SELECT epoch, previous, store, fence, commits FROM buffer")[0]
     rows = database.rows("SELECT lane, last, chain, mark FROM sequences WHERE epoch = ?", epoch)
     heads = {row[0]: Head(*row) for row in rows}
+    earlier = "SELECT lane, epoch, mark FROM sequences WHERE epoch < ? AND mark > 0 ORDER BY epoch DESC, lane LIMIT ?"
     return ClinicView(
         epoch,
         previous,
         heads=tuple(heads.get(lane, Head(lane, 0, start_chain(hub, lane, epoch), 0)) for lane in UPLINK_LANES),
         seen=None if store is None else SeenStore(store, fence, commits),
         dropped=dropped_ranges(database),
+        marks=tuple(AcceptedMark(*row) for row in database.rows(earlier, epoch, MARKS_LIMIT)),
     )

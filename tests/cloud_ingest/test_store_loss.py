@@ -21,7 +21,7 @@ from sync.outgoing import MESSAGE_BLOCKS_LIMIT_BYTES, Due, Section, Sender, prep
 from sync.recipients import RecipientKeyPair
 from sync.registration import Registration
 from sync.signing import SigningKey, Use
-from sync.wire import EPOCH_RANDOM_BITS, FENCE_STEP_LIMIT, MAX_COUNT, up_topic
+from sync.wire import EPOCH_RANDOM_BITS, FENCE_STEP_LIMIT, MAX_COUNT, UPLINK_LANES, Lane, up_topic
 from tests.cloud_ingest.ingest_testbed import (
     ACK_KEY,
     EPOCH,
@@ -37,7 +37,6 @@ from tests.databases import ON_BOTH, Databases
 
 DATABASES = ON_BOTH
 ONE_S = 1 << EPOCH_RANDOM_BITS
-WAVES = Section("wave", False, (0, 0), NEWEST, MESSAGE_BLOCKS_LIMIT_BYTES, must_fit=False)
 NOTHING_SENT = SentBlocks(frozenset(), frozenset())
 
 
@@ -118,39 +117,68 @@ def test_a_restored_store_with_many_new_commits_is_noticed_by_its_marks(restarte
     assert (after.store != before.store, after.fence) == (True, before.fence + 1)
 
 
-@pytest.mark.parametrize(("new", "commits"), [(b"new", 9), (None, 0)], ids=["with a new block", "without one"])
-def test_a_hub_that_has_begun_an_epoch_since_sends_again_what_a_restored_store_lost(
-    restarted: RestartedClinic, tmp_path: Path, new: bytes | None, commits: int
-) -> None:
-    """The hub's envelopes name no mark of its earlier epochs. With a new block, the store has more commits than the hub saw."""
-    other, device = SendingHub("hub-2").register(restarted.registry), SendingHub().register(restarted.registry).device
-    recipients = {SUBJECT: RecipientKeyPair.generate().public}
-    receipt = SigningKey.generate(Use.RECEIPT).public
-    arguments: dict[str, Any] = {
-        "hub": HUB,
-        "subject": SUBJECT,
-        "keys": HubKeys(HubKey(bytes(32)), device),
-        "registration": Registration(HUB, "main", ACK_KEY.public, receipt, 24, START_S - 1, recipients),
-        "clock": lambda: START_S,
-    }
+class RestartedHub:
+    """A hub's buffer, which is opened anew for each `run`, so that each begins an epoch."""
 
-    def run_hub(plaintext: bytes | None) -> int:
-        """Open the buffer, store a block, if any, and send what is pending. Returns how many of the hub the clinic has then."""
-        with closing(Outbox.open(tmp_path / "outbox.db", **arguments)) as outbox, restarted.opened() as clinic:
-            due = Due.HELLO if plaintext is None else Due.NOTHING
-            if plaintext is not None:
-                outbox.put("wave", plaintext)
-            while message := prepare_message(outbox, Sender(HUB, device), [WAVES], NOTHING_SENT, due):
+    def __init__(self, clinic: RestartedClinic, path: Path) -> None:
+        device = SendingHub().register(clinic.registry).device
+        recipients = {SUBJECT: RecipientKeyPair.generate().public}
+        receipt = SigningKey.generate(Use.RECEIPT).public
+        self._clinic, self._path, self._sender = clinic, path, Sender(HUB, device)
+        self._arguments: dict[str, Any] = {
+            "hub": HUB,
+            "subject": SUBJECT,
+            "keys": HubKeys(HubKey(bytes(32)), device),
+            "registration": Registration(HUB, "main", ACK_KEY.public, receipt, 24, START_S - 1, recipients),
+            "clock": lambda: START_S,
+        }
+
+    def open(self) -> Outbox:
+        return Outbox.open(self._path, **self._arguments)
+
+    def run(self, new: Lane | None = "wave", *, is_backlog_sent: bool = True) -> int:
+        """Store a block, send as the agent does after its start, and return how many blocks of the hub the clinic has then."""
+        with closing(self.open()) as outbox, self._clinic.opened() as clinic:
+            if new is not None:
+                outbox.put(new, b"x")
+            after = (0, 0) if is_backlog_sent else (outbox.epoch, 0)
+            sections = [
+                Section(lane, False, after, NEWEST, MESSAGE_BLOCKS_LIMIT_BYTES, must_fit=False) for lane in UPLINK_LANES
+            ]
+            due = Due.HELLO
+            while message := prepare_message(outbox, self._sender, sections, NOTHING_SENT, due):
                 due = Due.NOTHING
                 outbox.apply_ack(clinic.receive(Message(up_topic(HUB, "wave"), message.payload)), set(message.ids))
             return sum(block.hub == HUB for block in clinic.store.blocks_after(None, 100))
 
-    assert run_hub(b"before the backup") == 1
+
+@pytest.mark.parametrize("commits", [0, 9], ids=["", "with more commits than the hub saw"])
+@pytest.mark.parametrize("new", ["wave", "alert", None])
+def test_a_hub_that_has_begun_an_epoch_since_sends_again_what_a_restored_store_lost(
+    restarted: RestartedClinic, tmp_path: Path, new: Lane | None, commits: int
+) -> None:
+    """The heads of its envelopes name no mark of its earlier epochs, and a block of another lane does not follow theirs."""
+    other, hub = SendingHub("hub-2").register(restarted.registry), RestartedHub(restarted, tmp_path / "outbox.db")
+    assert hub.run() == 1
     restarted.databases.back_up("blocks")
-    assert [run_hub(b"after it"), run_hub(b"and the last")] == [2, 3]
+    assert [hub.run(), hub.run()] == [2, 3]
     restarted.databases.restore("blocks")
     restarted.send(other, commits)
-    assert run_hub(new) == (3 if new is None else 4)
+    assert hub.run(new) == (3 if new is None else 4)
+
+
+def test_a_restored_store_gets_again_a_backlog_that_came_after_later_blocks(restarted: RestartedClinic, tmp_path: Path) -> None:
+    """Only the mark of an earlier epoch tells of it: nothing of the later one was lost."""
+    other, hub = SendingHub("hub-2").register(restarted.registry), RestartedHub(restarted, tmp_path / "outbox.db")
+    hub.run(None)
+    with closing(hub.open()) as outbox:
+        outbox.put("wave", b"backlog")
+    assert hub.run(is_backlog_sent=False) == 1
+    restarted.databases.back_up("blocks")
+    assert hub.run(None) == 2
+    restarted.databases.restore("blocks")
+    restarted.send(other, 9)
+    assert hub.run(None) == 2
 
 
 def test_a_store_that_lost_nothing_keeps_its_id(restarted: RestartedClinic, caplog: pytest.LogCaptureFixture) -> None:

@@ -87,6 +87,7 @@ _ENVELOPE: Final = _COMMON | {
     "wraps": _rows(is_id, raw(8), raw(WRAPPED_KEY_BYTES)),
     "dropped": _rows(is_lane, is_epoch, is_count, is_count, is_digest),
 }
+_ADDED_TO_ENVELOPE: Final[dict[str, Check]] = {"marks": _rows(is_lane, is_epoch, is_count)}
 _ACKNOWLEDGEMENT: Final = _COMMON | {
     "site": is_name,
     "store": is_id,
@@ -180,7 +181,7 @@ def open_envelope(data: bytes, device: bytes) -> dict[str, Any]:
     Raises:
         RefusedError: the message is no such envelope.
     """
-    message = _parse(data, _ENVELOPE)
+    message = _parse(data, _ENVELOPE, _ADDED_TO_ENVELOPE)
     signed = (message["epoch"][0], message["heads"], _digest_unsigned(message))
     verify_signature(device, message["sig"], "pulsegate envelope", message["hub"], *signed)
     return message

@@ -16,7 +16,7 @@ from sync.audit_heads import SignedHead, SiteAudit
 from sync.consent import ConsentAnswer
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.errors import PermanentError
-from sync.message_rows import REASON_LIMIT_CHARS, Dropped, Head, Held, Mark, Outcome, SeenStore
+from sync.message_rows import REASON_LIMIT_CHARS, AcceptedMark, Dropped, Head, Held, Mark, Outcome, SeenStore
 from sync.messages import (
     Ack,
     Envelope,
@@ -73,6 +73,7 @@ envelopes = st.builds(
     keys=some(st.builds(KeyStatement, ids, digests, names, counts, st.binary(min_size=64, max_size=64))),
     wraps=some(st.builds(WrappedKey, ids, fingerprints, st.binary(max_size=50))),
     dropped=some(dropped),
+    marks=some(st.builds(AcceptedMark, lanes, epochs, counts)),
 )
 audit_heads = st.builds(SignedHead, counts, digests, st.binary(min_size=64, max_size=64))
 acks = st.builds(

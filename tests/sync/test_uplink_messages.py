@@ -12,9 +12,10 @@ import pytest
 from sync.cbor import decode_cbor, encode_cbor
 from sync.chain import block_digest
 from sync.errors import TransientError
-from sync.message_rows import Dropped, Held, Mark, Outcome
+from sync.message_rows import AcceptedMark, Dropped, Held, Mark, Outcome
 from sync.messages import Ack, Receipt, encode_ack, encode_receipt
 from sync.outbox import Outbox
+from sync.outbox.views import MARKS_LIMIT
 from sync.signing import Label, SigningKey, Use
 from sync.uplink import IGNORED_REPORT_INTERVAL_S, Uplink
 from sync.wire import MAX_COUNT, MESSAGE_LIMIT_BYTES, PLAINTEXT_LIMIT_BYTES, BlockId, ack_topic, receipt_topic
@@ -311,8 +312,9 @@ def test_a_message_of_the_largest_size_has_room_for_everything_else(
     testbed: UplinkTestbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropped = tuple(Dropped("archive", MAX_COUNT, MAX_COUNT - 1, MAX_COUNT, bytes(32)) for _ in range(20))
+    marks = tuple(AcceptedMark("archive", MAX_COUNT, MAX_COUNT) for _ in range(MARKS_LIMIT))
     view = Outbox.clinic_view
-    monkeypatch.setattr(Outbox, "clinic_view", lambda outbox: replace(view(outbox), dropped=dropped))
+    monkeypatch.setattr(Outbox, "clinic_view", lambda outbox: replace(view(outbox), dropped=dropped, marks=marks))
     testbed.outbox.put("vital", bytes(PLAINTEXT_LIMIT_BYTES))
     for _ in range(40):
         testbed.now_s[0] += 86_400
