@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from captures.rhythms import AF, NO_INTERVAL, UNUSED, Rhythm, load_rhythms, windows
-from evaluation.rr_af import TrackedRecord, record_report, report, score_windows, se_sp, track_episodes, window_counts
+from evaluation.rr_af import record_report, report, se_sp, window_counts
+from evaluation.rr_tracking import TrackedRecord, score_windows, track_episodes
 from models.inference.rr_af import MIN_VALID, WINDOW_INTERVALS, RrAf, rr_features
 from training.cards import write_card
 from training.options import read_options

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captures.rhythms import AF, UNUSED, Rhythm
-from evaluation.rr_af import ScoredRecord, TrackedRecord, report, score_windows, seconds, track_episodes
+from evaluation.rr_af import report, seconds
+from evaluation.rr_tracking import ScoredRecord, TrackedRecord, score_windows, track_episodes
 from evaluation.statistics import best_temperature
 from models.inference.rr_af import is_conclusive, rr_features
 from training.rr_net import RrNet, logits

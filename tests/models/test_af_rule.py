@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from captures.rhythms import NOT_AF, Rhythm
 from config.limits import DEFAULT_LIMITS
-from evaluation.rr_af import score_windows, seconds, track_episodes
+from evaluation.rr_af import seconds
+from evaluation.rr_tracking import score_windows, track_episodes, watch_end
 from models.findings import Finding
 from models.inference.rr_af import is_conclusive
 from models.rules.af import AfRule
@@ -158,6 +159,10 @@ def test_the_rule_reports_the_episodes_and_burden_that_the_evaluation_counts(see
     for t, rr in zip(times[1:], intervals, strict=True):
         findings += rule.on_beat(float(t), rr)
     findings += rule.on_gap(float(times[-1]), np.inf)
+    said = [finding for finding in findings if finding.end_s is None]
+    assert [finding.measured.get("maybe_ended") for finding in said] == [None, 1.0, None, 1.0]
+    changes = [change for episode in expected.episodes for change in watch_end(expected.scored, episode, IrregularityModel())]
+    assert [ended for _, ended in changes] == [True, True]
     episodes = [(finding.onset_s, finding.end_s) for finding in findings if finding.end_s is not None]
     assert episodes == [(episode.onset_s, episode.end_s) for episode in expected.episodes]
     assert len(episodes) == 2

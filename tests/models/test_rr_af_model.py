@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from captures.rhythms import load_rhythm, windows
-from evaluation.rr_af import record_report, score_windows, track_episodes
+from evaluation.rr_af import record_report
+from evaluation.rr_tracking import score_windows, track_episodes
 from models.inference.release import RELEASE_DIR
 from models.inference.rr_af import MIN_VALID, WINDOW_INTERVALS, RrAf, is_conclusive, rr_features
 from models.inference.session import ModelError
