@@ -23,7 +23,6 @@ from evaluation.rr_tracking import (
     ScoredRecord,
     TrackedRecord,
     WindowModel,
-    find_end_delays,
     score_windows,
     track_episodes,
     true_episodes,
@@ -65,18 +64,16 @@ def evaluate_rr_af(data: Path, model_for_record: Callable[[str], WindowModel], d
         EvaluationError: there is no record.
     """
     tracked: dict[str, list[TrackedRecord]] = {}
-    delays: dict[str, list[float]] = {}
     skipped: dict[str, str] = {}
     for folder in _folders(data):
         for path in sorted(folder.glob("*.qrs")):
             model = model_for_record(f"{folder.name}/{path.stem}")
             try:
-                record = track_episodes(score_windows(load_rhythm(path, folder.name), model, drop), model.on_threshold)
+                record = track_episodes(score_windows(load_rhythm(path, folder.name), model, drop), model)
             except RECORD_ERRORS as error:
                 skipped[f"{folder.name}/{path.stem}"] = " ".join(f"{error}".split()) or type(error).__name__
             else:
                 tracked.setdefault(folder.name, []).append(record)
-                delays.setdefault(folder.name, []).extend(find_end_delays(record, model))
     if not tracked:
         raise EvaluationError(f"no record (.qrs and .atr) in {data}: give the folder that holds {', '.join(DATABASES)}")
     all_records = [record for records in tracked.values() for record in records]
@@ -89,8 +86,7 @@ def evaluate_rr_af(data: Path, model_for_record: Callable[[str], WindowModel], d
     return {
         **report(with_af or all_records),
         "false_alerts_per_patient_day": false_alerts(all_records),
-        "end_delay": end_report([delay for found in delays.values() for delay in found]),
-        "databases": {name: report(records) | {"end_delay": end_report(delays[name])} for name, records in tracked.items()},
+        "databases": {name: report(records) for name, records in tracked.items()},
         "records": {f"{r.rhythm.database}/{r.rhythm.name}": record_report(r) for r in all_records},
         "skipped": skipped,
     }
@@ -170,6 +166,8 @@ def report(records: Sequence[TrackedRecord]) -> dict[str, Any]:
             "se_95": _in_percent(wilson_interval(len(detected), len(latencies))),
         },
         "latency_s": _quantiles(detected, ("median", 50), ("p75", 75), ("p95", 95)),
+        "end_delay_s": end_report([delay_s for record in records for delay_s in record.end_delays_s]),
+        "alerts": {name: sum(alert_count(record)[name] for record in records) for name in ("af", "flutter", "false")},
         "false_alerts_per_patient_day": false_alerts(records),
     }
 

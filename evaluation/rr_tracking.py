@@ -73,12 +73,13 @@ class RaisedEpisode(NamedTuple):
 class TrackedRecord:
     """The agent's output for one record: the label of every beat, and the episodes that raise an alert.
 
-    `labels` (beats,) are 1 in AF, 0 elsewhere, and -1 where the agent is inconclusive.
+    `labels` (beats,) are 1 in AF, 0 elsewhere, and -1 where the agent is inconclusive. `end_delays_s`: see `find_end_delays`.
     """
 
     scored: ScoredRecord
     labels: NDArray[np.int8]
     episodes: list[RaisedEpisode]
+    end_delays_s: list[float]
 
     @property
     def rhythm(self) -> Rhythm:
@@ -99,9 +100,9 @@ def score_windows(rhythm: Rhythm, model: WindowModel, drop: float = 0.0) -> Scor
     return ScoredRecord(rhythm, replace(cut, valid=valid), probability)
 
 
-def track_episodes(record: ScoredRecord, on_threshold: float) -> TrackedRecord:
-    """Returns the agent's labels and episodes from the probabilities of the windows."""
-    tracker = AfTracker(on_threshold, DEFAULT_LIMITS.af_duration.value)
+def track_episodes(record: ScoredRecord, model: WindowModel) -> TrackedRecord:
+    """Returns the agent's labels and episodes from the probabilities of the windows, and when it notices their ends."""
+    tracker = AfTracker(model.on_threshold, DEFAULT_LIMITS.af_duration.value)
     cut, times_s = record.windows, record.rhythm.times_s
     last_s = [*times_s[:-1][np.diff(times_s) > LONGEST_SILENCE_S].tolist(), float(times_s[-1])]
     episodes: list[Episode] = []
@@ -123,10 +124,10 @@ def track_episodes(record: ScoredRecord, on_threshold: float) -> TrackedRecord:
     raised = [
         RaisedEpisode(onset_s, end_s, raised_s[onset_s], closed_s) for onset_s, end_s, closed_s in episodes if end_s is not None
     ]
-    return TrackedRecord(record, beat_labels(times_s, stretches), raised)
+    return TrackedRecord(record, beat_labels(times_s, stretches), raised, find_end_delays(record, raised, model))
 
 
-def find_end_delays(record: TrackedRecord, model: WindowModel) -> list[float]:
+def find_end_delays(record: ScoredRecord, episodes: Sequence[RaisedEpisode], model: WindowModel) -> list[float]:
     """Returns the delay, in seconds, with which the agent noticed each end of AF during an episode that raised an alert.
 
     It notices an end when it says that the episode may have ended, or that it has; the delay is 0 if it already does. An end
@@ -134,10 +135,10 @@ def find_end_delays(record: TrackedRecord, model: WindowModel) -> list[float]:
     """
     ends_s = _settled_ends(record.rhythm)
     delays = []
-    for episode in record.episodes:
+    for episode in episodes:
         during = [end_s for end_s in ends_s if episode.onset_s < end_s < episode.closed_s]
         if during:
-            said = [*watch_end(record.scored, episode, model), (episode.closed_s, True)]
+            said = [*watch_end(record, episode, model), (episode.closed_s, True)]
             delays += [_delay(end_s, said) for end_s in during]
     return delays
 

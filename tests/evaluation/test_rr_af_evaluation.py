@@ -43,7 +43,7 @@ def tracked(rhythm: Rhythm, *called: tuple[int, int]) -> TrackedRecord:
     for begin, end in called:
         probability[(cut.middle_s > begin) & (cut.middle_s <= end)] = 1.0
     episodes = [RaisedEpisode(a, b, a + 32, b + 90) for a, b in called]
-    return TrackedRecord(ScoredRecord(rhythm, cut, probability), labels, episodes)
+    return TrackedRecord(ScoredRecord(rhythm, cut, probability), labels, episodes, [])
 
 
 class TestWindows:
@@ -139,7 +139,7 @@ class TestCounts:
         rhythm.times_s[199:201] = 199, 200
         rhythm.times_s[200:] += 100
         cut = windows(rhythm, 4)
-        record_ = track_episodes(ScoredRecord(rhythm, cut, np.where(cut.valid.sum(-1) >= 24, 1.0, np.nan)), 0.9)
+        record_ = track_episodes(ScoredRecord(rhythm, cut, np.where(cut.valid.sum(-1) >= 24, 1.0, np.nan)), AlwaysAf())
         assert [(episode.onset_s, episode.end_s) for episode in record_.episodes] == [(0, 199), (300, 499)]
         assert (record_.labels == 1).sum() == 398
 
@@ -163,10 +163,7 @@ class TestEndDelays:
         times_s = np.cumsum(np.where(rhythm.labels == AF, 0.5, 1.0)) - 1.0
         rhythm.times_s[:] = times_s
         cut = windows(rhythm, 4)
-        return find_end_delays(
-            TrackedRecord(ScoredRecord(rhythm, cut, np.zeros(len(cut.end_s))), np.zeros(len(times_s), np.int8), [episode]),
-            HalfSecondIsAf(),
-        )
+        return find_end_delays(ScoredRecord(rhythm, cut, np.zeros(len(cut.end_s))), [episode], HalfSecondIsAf())
 
     def test_an_end_is_noticed_when_few_of_the_newest_26_intervals_are_those_of_af(self) -> None:
         # AF from 99.5 to 300 s. Every fourth beat is judged: at 319 s six of 26 intervals are those of AF, at 323 s two.

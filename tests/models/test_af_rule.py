@@ -153,7 +153,7 @@ def test_the_rule_reports_the_episodes_and_burden_that_the_evaluation_counts(see
     intervals = [rr for part in parts for rr in part]
     times = np.concatenate([[0.0], np.cumsum(intervals)])
     rhythm = Rhythm("made", "1", 0.001, times, np.full(len(times), NOT_AF, np.int8))
-    expected = track_episodes(score_windows(rhythm, IrregularityModel()), 0.5)
+    expected = track_episodes(score_windows(rhythm, IrregularityModel()), IrregularityModel())
     rule = AfRule(DEFAULT_LIMITS, IrregularityModel())
     findings = [*rule.on_beat(0.0, None)]
     for t, rr in zip(times[1:], intervals, strict=True):

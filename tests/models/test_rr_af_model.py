@@ -162,9 +162,7 @@ class TestRelease:
 
     def test_the_cards_figures_of_an_unseen_record_are_reproducible(self, model: RrAf, data: Path) -> None:
         card = json.loads((RELEASE_DIR / "rr_af.json").read_text())
-        report = record_report(
-            track_episodes(score_windows(load_rhythm(data / "ltafdb" / "38.qrs", "ltafdb"), model), model.on_threshold)
-        )
+        report = record_report(track_episodes(score_windows(load_rhythm(data / "ltafdb" / "38.qrs", "ltafdb"), model), model))
         figures = card["per_record"]["ltafdb"]["38"]
         for key in ("se", "sp", "coverage"):
             assert report["duration"][key] == pytest.approx(figures[key], abs=0.5)
