@@ -5,6 +5,7 @@ Terms as in ANSI/AAMI EC57 and IEC 60601-2-47: AF by episode and by duration. Pe
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captures.rhythms import AF, NOT_AF, RATES_HZ, UNUSED, Rhythm, load_rhythm
+from config.limits import DEFAULT_LIMITS
 from evaluation.proportions import poisson_interval, poisson_upper, wilson_interval
 from evaluation.records import RECORD_ERRORS, EvaluationError
 from evaluation.rr_tracking import (
@@ -202,18 +204,19 @@ def false_alerts(records: Sequence[TrackedRecord]) -> dict[str, Any] | None:
     """Returns the alerts per day over the patients without AF or flutter who were recorded for 6 h or more.
 
     `mean_95` is the exact Poisson interval of all alerts over all days, `mean_upper_95` the one-sided bound. Alerts of one
-    patient come together, so both are too narrow where few patients have most of them: see `worst`.
+    patient come together, so both are too narrow where few patients have most of them: see `worst`. Here each episode is an
+    alert; `joined` counts the alerts that a sensor without an ECG sends about them.
     """
     counted = [
-        (record.rhythm, len(record.episodes), _length_s(record.rhythm) / DAY_S)
-        for record in records
-        if (record.rhythm.labels == NOT_AF).all() and _length_s(record.rhythm) >= LONG_RECORD_S
+        record for record in records if (record.rhythm.labels == NOT_AF).all() and _length_s(record.rhythm) >= LONG_RECORD_S
     ]
     if not counted:
         return None
-    rates = [alerts / days for _, alerts, days in counted]
-    names = [f"{rhythm.database}/{rhythm.name}" for rhythm, *_ in counted]
-    total, days = sum(alerts for _, alerts, _ in counted), sum(length for *_, length in counted)
+    rates = [DAY_S * len(record.episodes) / _length_s(record.rhythm) for record in counted]
+    names = [f"{record.rhythm.database}/{record.rhythm.name}" for record in counted]
+    total = sum(len(record.episodes) for record in counted)
+    days = sum(_length_s(record.rhythm) for record in counted) / DAY_S
+    joined = [count_joined(record.episodes) for record in counted]
     worst = sorted(((rate, name) for rate, name in zip(rates, names, strict=True) if rate), reverse=True)[:WORST_LISTED]
     return {
         "mean": float(np.mean(rates)),
@@ -224,8 +227,23 @@ def false_alerts(records: Sequence[TrackedRecord]) -> dict[str, Any] | None:
         "patients": len(rates),
         "alerts": total,
         "days": days,
+        "joined": {
+            "mean": float(np.mean([DAY_S * n / _length_s(record.rhythm) for n, record in zip(joined, counted, strict=True)])),
+            "mean_upper_95": poisson_upper(sum(joined)) / days,
+            "alerts": sum(joined),
+        },
         "worst": {name: rate for rate, name in worst},
     }
+
+
+def count_joined(episodes: Sequence[RaisedEpisode]) -> int:
+    """Returns how many alerts of a sensor without an ECG these episodes are.
+
+    An episode that is raised sooner than `repeat_low` after the end of another continues its alert, as in
+    `gateway.alert_tracker`.
+    """
+    repeat_s = DEFAULT_LIMITS.repeat_low.value
+    return len(episodes) - sum(later.decided_s - earlier.end_s < repeat_s for earlier, later in pairwise(episodes))
 
 
 def alert_count(record: TrackedRecord) -> dict[str, int]:

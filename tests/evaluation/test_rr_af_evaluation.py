@@ -6,11 +6,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from captures.rhythms import AF, NO_INTERVAL, NOT_AF, UNUSED, Rhythm, windows
 from evaluation.records import EvaluationError
-from evaluation.rr_af import alert_count, beats, end_report, evaluate_rr_af, false_alerts, report, se_sp, seconds, window_counts
+from evaluation.rr_af import (
+    alert_count,
+    beats,
+    count_joined,
+    end_report,
+    evaluate_rr_af,
+    false_alerts,
+    report,
+    se_sp,
+    seconds,
+    window_counts,
+)
 from evaluation.rr_tracking import (
     RaisedEpisode,
     ScoredRecord,
@@ -21,8 +34,12 @@ from evaluation.rr_tracking import (
     track_episodes,
     true_episodes,
 )
+from gateway.alert_tracker import AlertTracker
+from gateway.waveform_analysis import utc_s_to_us
+from models.findings import Finding
 from models.inference.rr_af import is_conclusive
 from models.rules.af_tracker import Stretch
+from sync.records import AlertRecord
 
 DAY_BEATS = 86_401
 
@@ -102,7 +119,7 @@ class TestCounts:
 
     def test_false_alerts_count_only_in_patients_without_af(self) -> None:
         day = record((NOT_AF, DAY_BEATS))
-        noisy = tracked(day, (1000, 1100), (5000, 5100), (9000, 9100))
+        noisy = tracked(day, (1000, 1100), (2000, 2100), (9000, 9100))
         with_af, short = (
             tracked(record((NOT_AF, 500), (AF, DAY_BEATS)), (100, 200)),
             tracked(record((NOT_AF, 500)), (100, 200)),
@@ -110,7 +127,24 @@ class TestCounts:
         expected = {"mean": 1.5, "median": 1.5, "p95": pytest.approx(2.85), "share_zero": 50, "patients": 2, "alerts": 3}
         expected |= {"days": 2, "worst": {"made/1": 3}, "mean_95": pytest.approx([0.6187 / 2, 8.7673 / 2], abs=1e-4)}
         expected |= {"mean_upper_95": pytest.approx(7.7537 / 2, abs=1e-4)}  # tables of the Poisson distribution
+        expected |= {"joined": {"mean": 1, "alerts": 2, "mean_upper_95": pytest.approx(6.2958 / 2, abs=1e-4)}}
         assert false_alerts([noisy, tracked(day), with_af, short]) == expected
+
+    @given(st.lists(st.tuples(st.integers(100, 4000), st.integers(60, 3000)), min_size=1, max_size=8))
+    def test_episodes_are_joined_as_the_agent_joins_them(self, parts: list[tuple[int, int]]) -> None:
+        tracker, alerts, now_s = AlertTracker("strap", has_rhythm=True), set[str](), 0
+        episodes: list[RaisedEpisode] = []
+        for pause_s, length_s in parts:
+            onset_s = now_s + pause_s
+            episodes.append(RaisedEpisode(onset_s, onset_s + length_s, onset_s + 50, onset_s + length_s + 90))
+            for end_s, decided_s in ((None, onset_s + 50), (onset_s + length_s, onset_s + length_s + 90)):
+                for _ in range(2):  # the first ends an alert that has waited for long enough, the second forgets it
+                    tracker.advance(decided_s * 10**6, decided_s * 10**6)
+                now_s = decided_s
+                finding = Finding("irregular_pulse", onset_s, end_s, "rr_af@1")
+                records = tracker.on_finding(finding, utc_s_to_us, decided_s * 10**6)
+                alerts |= {record.id for record in records if isinstance(record, AlertRecord)}
+        assert count_joined(episodes) == len(alerts)
 
     def test_counts_alerts_in_af_in_flutter_and_false_alerts(self) -> None:
         rhythm = record((NOT_AF, 1000), (AF, 500), (NOT_AF, 1000), (UNUSED, 500), (NOT_AF, 1000))
