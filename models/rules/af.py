@@ -26,7 +26,8 @@ RECENT_INTERVALS: Final = 26
 rhythm in afdb (held-out people) and ltafdb they did so after 15 s (median), and at 120 of them within 30 s (decision 35)."""
 
 MAYBE_ENDED_PROBABILITY: Final = 0.1
-"""AF may have ended when the probability in the newest intervals is below this: 3 times an hour in AF that goes on."""
+"""AF may have ended when the probability in the newest intervals is below this: 3 to 5 times an hour in AF that
+goes on (decision 35)."""
 
 GOES_ON_PROBABILITY: Final = 0.5
 """AF goes on when this probability is reached again."""
