@@ -1,29 +1,35 @@
 """`pulsegate evaluate rr-af`: scores AF detection from RR intervals by windows, beats and episodes, and counts false alerts.
 
-Terms as in ANSI/AAMI EC57 and IEC 60601-2-47: AF by episode and by duration. Percentages are 0–100. Labels and alerts come
-from `models.rules.af_tracker.AfTracker`, which the agent runs too.
+Terms as in ANSI/AAMI EC57 and IEC 60601-2-47: AF by episode and by duration. Percentages are 0–100.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from math import inf, isnan, nan
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from captures.rhythms import AF, LONGEST_SILENCE_S, NOT_AF, RATES_HZ, UNUSED, Rhythm, Windows, load_rhythm, windows
+from captures.rhythms import AF, NOT_AF, RATES_HZ, UNUSED, Rhythm, load_rhythm
 from config.limits import DEFAULT_LIMITS
-from evaluation.proportions import poisson_interval, wilson_interval
+from evaluation.proportions import poisson_interval, poisson_upper, wilson_interval
 from evaluation.records import RECORD_ERRORS, EvaluationError
+from evaluation.rr_tracking import (
+    SEED,
+    Flags,
+    Probabilities,
+    RaisedEpisode,
+    ScoredRecord,
+    TrackedRecord,
+    WindowModel,
+    score_windows,
+    track_episodes,
+    true_episodes,
+)
 from evaluation.statistics import bootstrap, calibration_error
-from models.rules.af_repetition import MAYBE_AF_PROBABILITY, measure_repetition
-from models.rules.af_tracker import STEP_BEATS, AfTracker, Episode, Stretch
-
-Flags = NDArray[np.bool_]
-Probabilities = NDArray[np.floating[Any]]
 
 LONG_EPISODE_S: Final = 600.0
 """True episodes of at least this length, 10 min, count for episode sensitivity and for latency."""
@@ -33,6 +39,9 @@ DAY_S: Final = 86_400.0
 LONG_RECORD_S: Final = 6 * 3600.0
 """Shorter records have no rate per day: one false alert in half an hour would count as 48 a day."""
 
+END_LIMIT_S: Final = 30.0
+"""The agent should say within this time that AF may have ended."""
+
 WORST_LISTED: Final = 3
 """Number of patients with the most false alerts that a report names."""
 
@@ -40,57 +49,6 @@ LONGEST_INTERVAL_S: Final = 3.0
 """Where beats are further apart, the annotation misses beats; this time counts as not covered."""
 
 DATABASES: Final = ("afdb", "ltafdb", "nsr2db")
-SEED: Final = 3
-
-
-class WindowModel(Protocol):
-    """The part of `models.inference.rr_af.RrAf` that scoring needs."""
-
-    @property
-    def on_threshold(self) -> float:
-        """The probability from which an alert may be raised."""
-        ...
-
-    def probabilities(self, rr_s: NDArray[np.floating[Any]], valid: Flags) -> Probabilities:
-        """Returns P(AF), (windows,), from (windows, 64) intervals and validity."""
-        ...
-
-    def find_conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: Flags) -> Flags:
-        """Returns which windows the model can classify, (windows,), from (windows, 64) intervals and validity."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredRecord:
-    """One record, its windows, and for each the model's probability, NaN where it is inconclusive."""
-
-    rhythm: Rhythm
-    windows: Windows
-    probability: Probabilities
-
-    def repetition(self) -> NDArray[np.float64]:
-        """Returns how much the intervals of each window repeat, measured where the agent measures it, and 1 elsewhere."""
-        measured = np.ones(len(self.probability))
-        for index in np.flatnonzero(self.probability > MAYBE_AF_PROBABILITY):
-            measured[index] = measure_repetition(self.windows.rr_s[index], self.windows.valid[index])
-        return measured
-
-
-@dataclass(frozen=True, slots=True)
-class TrackedRecord:
-    """The agent's output for one record: the label of every beat, and the episodes that raise an alert.
-
-    `labels` (beats,) are 1 in AF, 0 elsewhere, and -1 where the agent is inconclusive; every episode has its `end_s`.
-    """
-
-    scored: ScoredRecord
-    labels: NDArray[np.int8]
-    episodes: list[Episode]
-
-    @property
-    def rhythm(self) -> Rhythm:
-        """The annotated rhythm."""
-        return self.scored.rhythm
 
 
 def evaluate_rr_af(data: Path, model_for_record: Callable[[str], WindowModel], drop: float = 0.0) -> dict[str, Any]:
@@ -113,7 +71,7 @@ def evaluate_rr_af(data: Path, model_for_record: Callable[[str], WindowModel], d
         for path in sorted(folder.glob("*.qrs")):
             model = model_for_record(f"{folder.name}/{path.stem}")
             try:
-                record = track_episodes(score_windows(load_rhythm(path, folder.name), model, drop), model.on_threshold)
+                record = track_episodes(score_windows(load_rhythm(path, folder.name), model, drop), model)
             except RECORD_ERRORS as error:
                 skipped[f"{folder.name}/{path.stem}"] = " ".join(f"{error}".split()) or type(error).__name__
             else:
@@ -139,63 +97,6 @@ def evaluate_rr_af(data: Path, model_for_record: Callable[[str], WindowModel], d
 def _folders(data: Path) -> list[Path]:
     inside = [data / name for name in DATABASES if any((data / name).glob("*.qrs"))]
     return inside or ([data] if data.name in RATES_HZ and any(data.glob("*.qrs")) else [])
-
-
-def score_windows(rhythm: Rhythm, model: WindowModel, drop: float = 0.0) -> ScoredRecord:
-    """Returns the model's probability for every window that the agent passes to it."""
-    cut = windows(rhythm, STEP_BEATS)
-    valid = cut.valid
-    if drop:
-        lost = np.random.default_rng(SEED).random(len(rhythm.times_s)) < drop
-        valid = valid & ~lost[np.searchsorted(rhythm.times_s, cut.end_s)[:, None] + np.arange(1 - valid.shape[1], 1)]
-    probability = np.full(len(valid), nan)
-    conclusive = model.find_conclusive_windows(cut.rr_s, valid)
-    probability[conclusive] = model.probabilities(cut.rr_s[conclusive], valid[conclusive])
-    return ScoredRecord(rhythm, cut, probability)
-
-
-def track_episodes(record: ScoredRecord, on_threshold: float) -> TrackedRecord:
-    """Returns the agent's labels and episodes from the probabilities of the windows."""
-    tracker = AfTracker(on_threshold, DEFAULT_LIMITS.af_duration.value)
-    cut, times_s = record.windows, record.rhythm.times_s
-    last_s = [*times_s[:-1][np.diff(times_s) > LONGEST_SILENCE_S].tolist(), float(times_s[-1])]
-    episodes: list[Episode] = []
-    stretches: list[Stretch] = []
-    part = 0
-    columns = (cut.end_s, cut.first_s, cut.middle_s, record.probability, record.repetition(), cut.part)
-    for now_s, first_s, middle_s, probability, repetition, window_part in zip(
-        *(column.tolist() for column in columns), strict=True
-    ):
-        if window_part != part:
-            episodes += tracker.end(last_s[part])
-            part = window_part
-        conclusive = None if isnan(probability) else probability
-        episodes += tracker.add_window(now_s, first_s, middle_s, conclusive, repetition)
-        stretches += tracker.take_labelled()
-    episodes += tracker.end(last_s[part])
-    stretches += tracker.take_labelled()
-    ended = {episode.onset_s: episode.end_s for episode in episodes}
-    raised = [episode._replace(end_s=ended[episode.onset_s]) for episode in episodes if episode.end_s is None]
-    return TrackedRecord(record, beat_labels(times_s, stretches), raised)
-
-
-def beat_labels(times_s: NDArray[np.float64], stretches: Sequence[Stretch]) -> NDArray[np.int8]:
-    """Returns for each beat the label of the stretch that its interval ends in: 1, 0, or -1 where inconclusive."""
-    if not stretches:
-        return np.full(len(times_s), -1, np.int8)
-    ends = np.array([stretch.end_s for stretch in stretches])
-    labels = np.array([-1 if stretch.af is None else stretch.af for stretch in stretches], np.int8)
-    index = np.minimum(np.searchsorted(ends, times_s), len(ends) - 1)
-    starts = np.array([stretch.start_s for stretch in stretches])
-    within = (times_s > starts[index]) & (times_s <= ends[index])
-    return np.where(within, labels[index], np.int8(-1))
-
-
-def true_episodes(rhythm: Rhythm, label: int = AF) -> list[tuple[float, float]]:
-    """Returns onset and end in seconds of every stretch of beats with this label."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], rhythm.labels == label, [False]]).astype(np.int8)))
-    last = len(rhythm.times_s) - 1
-    return [(float(rhythm.times_s[a]), float(rhythm.times_s[min(b, last)])) for a, b in edges.reshape(-1, 2)]
 
 
 def window_counts(record: ScoredRecord, threshold: float = 0.5) -> dict[str, float]:
@@ -267,7 +168,20 @@ def report(records: Sequence[TrackedRecord]) -> dict[str, Any]:
             "se_95": _in_percent(wilson_interval(len(detected), len(latencies))),
         },
         "latency_s": _quantiles(detected, ("median", 50), ("p75", 75), ("p95", 95)),
+        "end_delay_s": end_report([delay_s for record in records for delay_s in record.end_delays_s]),
+        "alerts": {name: sum(alert_count(record)[name] for record in records) for name in ("af", "flutter", "false")},
         "false_alerts_per_patient_day": false_alerts(records),
+    }
+
+
+def end_report(delays_s: Sequence[float]) -> dict[str, Any]:
+    """Returns how soon the agent said that AF may have ended, see `rr_tracking.find_end_delays`."""
+    soon = sum(delay_s <= END_LIMIT_S for delay_s in delays_s)
+    return {
+        "ends": len(delays_s),
+        "within_30_s": _percent(soon, len(delays_s)),
+        "within_30_s_95": _in_percent(wilson_interval(soon, len(delays_s))),
+        **(_quantiles(delays_s, ("median", 50), ("p95", 95), ("longest", 100)) or {}),
     }
 
 
@@ -289,30 +203,47 @@ def record_report(record: TrackedRecord) -> dict[str, Any]:
 def false_alerts(records: Sequence[TrackedRecord]) -> dict[str, Any] | None:
     """Returns the alerts per day over the patients without AF or flutter who were recorded for 6 h or more.
 
-    `mean_95` is the exact Poisson interval of all alerts over all days. Alerts of one patient come together, so it is too
-    narrow where few patients have most of them: see `worst`.
+    `mean_95` is the exact Poisson interval of all alerts over all days, `mean_upper_95` the one-sided bound. Alerts of one
+    patient come together, so both are too narrow where few patients have most of them: see `worst`. Here each episode is an
+    alert; `joined` counts the alerts that a sensor without an ECG sends about them.
     """
     counted = [
-        (record.rhythm, len(record.episodes), _length_s(record.rhythm) / DAY_S)
-        for record in records
-        if (record.rhythm.labels == NOT_AF).all() and _length_s(record.rhythm) >= LONG_RECORD_S
+        record for record in records if (record.rhythm.labels == NOT_AF).all() and _length_s(record.rhythm) >= LONG_RECORD_S
     ]
     if not counted:
         return None
-    rates = [alerts / days for _, alerts, days in counted]
-    names = [f"{rhythm.database}/{rhythm.name}" for rhythm, *_ in counted]
-    total, days = sum(alerts for _, alerts, _ in counted), sum(length for *_, length in counted)
+    rates = [DAY_S * len(record.episodes) / _length_s(record.rhythm) for record in counted]
+    names = [f"{record.rhythm.database}/{record.rhythm.name}" for record in counted]
+    total = sum(len(record.episodes) for record in counted)
+    days = sum(_length_s(record.rhythm) for record in counted) / DAY_S
+    joined = [count_joined(record.episodes) for record in counted]
     worst = sorted(((rate, name) for rate, name in zip(rates, names, strict=True) if rate), reverse=True)[:WORST_LISTED]
     return {
         "mean": float(np.mean(rates)),
         "mean_95": [bound / days for bound in poisson_interval(total)],
+        "mean_upper_95": poisson_upper(total) / days,
         **(_quantiles(rates, ("median", 50), ("p95", 95)) or {}),
         "share_zero": 100 * float(np.mean(np.array(rates) == 0)),
         "patients": len(rates),
         "alerts": total,
         "days": days,
+        "joined": {
+            "mean": float(np.mean([DAY_S * n / _length_s(record.rhythm) for n, record in zip(joined, counted, strict=True)])),
+            "mean_upper_95": poisson_upper(sum(joined)) / days,
+            "alerts": sum(joined),
+        },
         "worst": {name: rate for rate, name in worst},
     }
+
+
+def count_joined(episodes: Sequence[RaisedEpisode]) -> int:
+    """Returns how many alerts of a sensor without an ECG these episodes are.
+
+    An episode that is raised sooner than `repeat_low` after the end of another continues its alert, as in
+    `gateway.alert_tracker`.
+    """
+    repeat_s = DEFAULT_LIMITS.repeat_low.value
+    return len(episodes) - sum(later.decided_s - earlier.end_s < repeat_s for earlier, later in pairwise(episodes))
 
 
 def alert_count(record: TrackedRecord) -> dict[str, int]:
@@ -324,8 +255,8 @@ def alert_count(record: TrackedRecord) -> dict[str, int]:
     return {"af": sum(in_af), "flutter": flutter_only, "false": len(in_af) - sum(in_af) - flutter_only}
 
 
-def _overlaps(episode: Episode, stretches: Sequence[tuple[float, float]]) -> bool:
-    return any(onset_s < (episode.end_s or inf) and end_s > episode.onset_s for onset_s, end_s in stretches)
+def _overlaps(episode: RaisedEpisode, stretches: Sequence[tuple[float, float]]) -> bool:
+    return any(onset_s < episode.end_s and end_s > episode.onset_s for onset_s, end_s in stretches)
 
 
 def _latencies(record: TrackedRecord) -> list[float]:

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from captures.rhythms import AF, NO_INTERVAL, UNUSED, Rhythm, load_rhythms, windows
-from evaluation.rr_af import TrackedRecord, record_report, report, score_windows, se_sp, track_episodes, window_counts
+from evaluation.rr_af import record_report, report, se_sp, window_counts
+from evaluation.rr_tracking import TrackedRecord, score_windows
 from models.inference.rr_af import MIN_VALID, WINDOW_INTERVALS, RrAf, rr_features
 from training.cards import write_card
 from training.options import read_options
 from training.quantize import measure_parity, quantize, run_model
 from training.rr_card import Figures, card
-from training.rr_cv import CalibratedNetwork, fit_temperature, measure_robustness, track_records
+from training.rr_cv import CalibratedNetwork, fit_temperature, measure_robustness, track_records, write_folds
 from training.rr_data import Sampler, load_cinc_rhythms, split_folds
 from training.rr_equalise import equalise_channels
 from training.rr_fit import SEED, STEPS, distil_network
@@ -74,6 +75,9 @@ def train(data: Path, runs: Path, release: Path, steps: int, progress: Progress)
     float_model, int8_model = runs / f"{NAME}.float.onnx", release / f"{NAME}.onnx"
     facts = {"name": NAME, "version": VERSION, "on_threshold": str(ON_THRESHOLD)}
     write_onnx(network, temperature, facts, float_model)
+    unseen = load_rhythms(data, "ltafdb")
+    held_out = zip([*models, CalibratedNetwork(network, ON_THRESHOLD)], [*groups, unseen], strict=True)
+    write_folds(((replace(model, temperature=temperature), rhythms) for model, rhythms in held_out), facts, runs)
     write = partial(write_onnx, temperature=temperature, facts=facts)
     selection_windows = np.concatenate(
         [
@@ -86,7 +90,7 @@ def train(data: Path, runs: Path, release: Path, steps: int, progress: Progress)
     )
     facts |= {"temperature": f"{temperature:.4g}", "size_bytes": str(int8_model.stat().st_size)}
     facts |= {"seed": str(SEED), "steps": str(steps), "parameters": str(count_parameters(network))}
-    figures.unseen = _evaluate_release(RrAf(int8_model.read_bytes()), data)
+    figures.unseen = _evaluate_release(RrAf(int8_model.read_bytes()), unseen)
     figures.int8 = {
         "as_recorded": _parity(float_model, int8_model, *_sample_windows(long_rhythms)),
         "augmented": _parity(float_model, int8_model, *Sampler(rhythms, SEED + 101).batch(20_000)),
@@ -179,9 +183,9 @@ def _subgroups(afdb: Sequence[TrackedRecord], mitdb: Sequence[TrackedRecord], cl
     }
 
 
-def _evaluate_release(model: RrAf, data: Path) -> dict[str, Any]:
+def _evaluate_release(model: RrAf, rhythms: Sequence[Rhythm]) -> dict[str, Any]:
     """Evaluate the released int8 model on the database that it was not trained on."""
-    records = [track_episodes(score_windows(rhythm, model), model.on_threshold) for rhythm in load_rhythms(data, "ltafdb")]
+    records = track_records([(rhythm, model) for rhythm in rhythms])
     return {**report(records), "records": {record.rhythm.name: record_report(record) for record in records}}
 
 

@@ -21,7 +21,8 @@ INPUTS: Final = (
 OUTPUTS: Final = (
     "Calibrated probability of AF in the window, computed every 4 beats. Beats are labelled by fixed-lag smoothing of these "
     "probabilities (four states: AF or not, each brief or lasting); a label is final some 2 min later. An alert requires 30 s "
-    "or more labelled AF, and at their end a window whose probability reaches the threshold."
+    "or more labelled AF, at their end a window whose probability reaches the threshold, and enough evidence: the sum of the "
+    "log-odds of the windows, less where intervals repeat (decision 35)."
 )
 AUGMENTATION: Final = (
     "Rate scaled by 0.85 to 1.2, beat times dithered over one tick of their clock, jitter of 1 to 6 ms (15 % of windows: 8 to "
@@ -50,8 +51,10 @@ LTAFDB_USE: Final = (
 FIGURES: Final = (
     "Se and Sp in percent: by duration (in seconds), by number of beats, and by single windows at a probability of 0.5. "
     "Coverage is the percentage of the time with a conclusive result. Confidence intervals are by bootstrap over patients. "
-    "Latency is the time from the onset of an AF episode of 10 min or more to its alert. False alerts are counted in patients "
-    "without AF or flutter who were recorded for 6 h or more."
+    "Latency is the time from the onset of an AF episode of 10 min or more to its alert. The end delay is the time from an "
+    "annotated end of AF, with another rhythm for a minute after it, until the alert says that AF may have ended. "
+    "False alerts are counted in patients without AF or flutter who were recorded for 6 h or more. "
+    "`pulsegate evaluate rr-af --data DIR --models training/runs/rr_af` repeats the figures of afdb and nsr2db after training."
 )
 KNOWN_FAILURES: Final = (
     "Frequent ectopic beats of varying coupling without AF look like AF. This is rarer where beats are classified (rows with "

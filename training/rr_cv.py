@@ -1,17 +1,20 @@
 """Cross-validation of `rr_af`: performance in new patients, as recorded and with errors in the intervals."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from captures.rhythms import AF, UNUSED, Rhythm
-from evaluation.rr_af import ScoredRecord, TrackedRecord, report, score_windows, seconds, track_episodes
+from evaluation.rr_af import report, seconds
+from evaluation.rr_tracking import ScoredRecord, TrackedRecord, WindowModel, score_windows, track_episodes
 from evaluation.statistics import best_temperature
 from models.inference.rr_af import is_conclusive, rr_features
-from training.rr_net import RrNet, logits
+from training.rr_net import RrNet, logits, write_onnx
 
 Change = Callable[[Rhythm, np.random.Generator], Rhythm]
 
@@ -37,6 +40,20 @@ class CalibratedNetwork:
         return is_conclusive(rr_s, valid)
 
 
+def write_folds(held_out: Iterable[tuple[CalibratedNetwork, Sequence[Rhythm]]], facts: Mapping[str, str], runs: Path) -> None:
+    """Write each float network as `fold0/rr_af.onnx` and so on, and `folds.json`, which lists the records held out from it.
+
+    `pulsegate evaluate rr-af --models` takes the folder `runs`. It does not score CinC 2017, which is not listed.
+    """
+    folds: dict[str, list[str]] = {}
+    for number, (model, rhythms) in enumerate(held_out):
+        folder = runs / f"fold{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_onnx(model.network, model.temperature, facts, folder / "rr_af.onnx")
+        folds[folder.name] = [f"{one.database}/{one.name}" for one in rhythms if not one.database.startswith("cinc")]
+    (runs / "folds.json").write_text(json.dumps(folds, indent=1) + "\n")
+
+
 def fit_temperature(records: Sequence[ScoredRecord]) -> float:
     """Return the temperature: the divisor of the log-odds with the least cross-entropy on held-out windows."""
     used = [(record.windows.labels != UNUSED) & np.isfinite(record.probability) for record in records]
@@ -49,9 +66,9 @@ def fit_temperature(records: Sequence[ScoredRecord]) -> float:
     return best_temperature(np.stack([0 * logit, logit], -1), classes)
 
 
-def track_records(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]], drop: float = 0.0) -> list[TrackedRecord]:
+def track_records(pairs: Sequence[tuple[Rhythm, WindowModel]], drop: float = 0.0) -> list[TrackedRecord]:
     """Run every record through the network that was not trained on the patient."""
-    return [track_episodes(score_windows(rhythm, model, drop), model.on_threshold) for rhythm, model in pairs]
+    return [track_episodes(score_windows(rhythm, model, drop), model) for rhythm, model in pairs]
 
 
 def f1(records: Sequence[TrackedRecord]) -> float:

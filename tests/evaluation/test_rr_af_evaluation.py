@@ -6,28 +6,40 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from captures.rhythms import AF, NO_INTERVAL, NOT_AF, UNUSED, Rhythm, windows
 from evaluation.records import EvaluationError
 from evaluation.rr_af import (
-    ScoredRecord,
-    TrackedRecord,
-    WindowModel,
     alert_count,
-    beat_labels,
     beats,
+    count_joined,
+    end_report,
     evaluate_rr_af,
     false_alerts,
     report,
     se_sp,
     seconds,
-    track_episodes,
-    true_episodes,
     window_counts,
 )
+from evaluation.rr_tracking import (
+    RaisedEpisode,
+    ScoredRecord,
+    TrackedRecord,
+    WindowModel,
+    beat_labels,
+    find_end_delays,
+    track_episodes,
+    true_episodes,
+)
+from gateway.alert_tracker import AlertTracker
+from gateway.waveform_analysis import utc_s_to_us
+from models.findings import Finding
 from models.inference.rr_af import is_conclusive
-from models.rules.af_tracker import Episode, Stretch
+from models.rules.af_tracker import Stretch
+from sync.records import AlertRecord
 
 DAY_BEATS = 86_401
 
@@ -47,7 +59,8 @@ def tracked(rhythm: Rhythm, *called: tuple[int, int]) -> TrackedRecord:
     probability = np.zeros(len(cut.middle_s))
     for begin, end in called:
         probability[(cut.middle_s > begin) & (cut.middle_s <= end)] = 1.0
-    return TrackedRecord(ScoredRecord(rhythm, cut, probability), labels, [Episode(a, b, a + 32) for a, b in called])
+    episodes = [RaisedEpisode(a, b, a + 32, b + 90) for a, b in called]
+    return TrackedRecord(ScoredRecord(rhythm, cut, probability), labels, episodes, [])
 
 
 class TestWindows:
@@ -106,14 +119,32 @@ class TestCounts:
 
     def test_false_alerts_count_only_in_patients_without_af(self) -> None:
         day = record((NOT_AF, DAY_BEATS))
-        noisy = tracked(day, (1000, 1100), (5000, 5100), (9000, 9100))
+        noisy = tracked(day, (1000, 1100), (2000, 2100), (9000, 9100))
         with_af, short = (
             tracked(record((NOT_AF, 500), (AF, DAY_BEATS)), (100, 200)),
             tracked(record((NOT_AF, 500)), (100, 200)),
         )
         expected = {"mean": 1.5, "median": 1.5, "p95": pytest.approx(2.85), "share_zero": 50, "patients": 2, "alerts": 3}
         expected |= {"days": 2, "worst": {"made/1": 3}, "mean_95": pytest.approx([0.6187 / 2, 8.7673 / 2], abs=1e-4)}
+        expected |= {"mean_upper_95": pytest.approx(7.7537 / 2, abs=1e-4)}  # tables of the Poisson distribution
+        expected |= {"joined": {"mean": 1, "alerts": 2, "mean_upper_95": pytest.approx(6.2958 / 2, abs=1e-4)}}
         assert false_alerts([noisy, tracked(day), with_af, short]) == expected
+
+    @given(st.lists(st.tuples(st.integers(100, 4000), st.integers(60, 3000)), min_size=1, max_size=8))
+    def test_episodes_are_joined_as_the_agent_joins_them(self, parts: list[tuple[int, int]]) -> None:
+        tracker, alerts, now_s = AlertTracker("strap", has_rhythm=True), set[str](), 0
+        episodes: list[RaisedEpisode] = []
+        for pause_s, length_s in parts:
+            onset_s = now_s + pause_s
+            episodes.append(RaisedEpisode(onset_s, onset_s + length_s, onset_s + 50, onset_s + length_s + 90))
+            for end_s, decided_s in ((None, onset_s + 50), (onset_s + length_s, onset_s + length_s + 90)):
+                for _ in range(2):  # the first ends an alert that has waited for long enough, the second forgets it
+                    tracker.advance(decided_s * 10**6, decided_s * 10**6)
+                now_s = decided_s
+                finding = Finding("irregular_pulse", onset_s, end_s, "rr_af@1")
+                records = tracker.on_finding(finding, utc_s_to_us, decided_s * 10**6)
+                alerts |= {record.id for record in records if isinstance(record, AlertRecord)}
+        assert count_joined(episodes) == len(alerts)
 
     def test_counts_alerts_in_af_in_flutter_and_false_alerts(self) -> None:
         rhythm = record((NOT_AF, 1000), (AF, 500), (NOT_AF, 1000), (UNUSED, 500), (NOT_AF, 1000))
@@ -142,9 +173,58 @@ class TestCounts:
         rhythm.times_s[199:201] = 199, 200
         rhythm.times_s[200:] += 100
         cut = windows(rhythm, 4)
-        record_ = track_episodes(ScoredRecord(rhythm, cut, np.where(cut.valid.sum(-1) >= 24, 1.0, np.nan)), 0.9)
+        record_ = track_episodes(ScoredRecord(rhythm, cut, np.where(cut.valid.sum(-1) >= 24, 1.0, np.nan)), AlwaysAf())
         assert [(episode.onset_s, episode.end_s) for episode in record_.episodes] == [(0, 199), (300, 499)]
         assert (record_.labels == 1).sum() == 398
+
+
+class HalfSecondIsAf:
+    """A model whose probability of AF is the share of intervals of 0.5 s."""
+
+    on_threshold = 0.5
+
+    def probabilities(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return np.asarray((valid & (rr_s == 0.5)).sum(-1) / valid.sum(-1))
+
+    def find_conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return is_conclusive(rr_s, valid)
+
+
+class TestEndDelays:
+    @staticmethod
+    def delays(episode: RaisedEpisode, *stretches: tuple[int, int]) -> list[float]:
+        rhythm = record(*stretches)
+        times_s = np.cumsum(np.where(rhythm.labels == AF, 0.5, 1.0)) - 1.0
+        rhythm.times_s[:] = times_s
+        cut = windows(rhythm, 4)
+        return find_end_delays(ScoredRecord(rhythm, cut, np.zeros(len(cut.end_s))), [episode], HalfSecondIsAf())
+
+    def test_an_end_is_noticed_when_few_of_the_newest_26_intervals_are_those_of_af(self) -> None:
+        # AF from 99.5 to 300 s. Every fourth beat is judged: at 319 s six of 26 intervals are those of AF, at 323 s two.
+        assert self.delays(RaisedEpisode(99.5, 299.5, 150, 450), (NOT_AF, 100), (AF, 400), (NOT_AF, 500)) == [23]
+
+    def test_it_is_noticed_at_the_latest_when_the_episode_is_closed(self) -> None:
+        assert self.delays(RaisedEpisode(99.5, 299.5, 150, 315), (NOT_AF, 100), (AF, 400), (NOT_AF, 500)) == [15]
+
+    def test_an_episode_that_is_raised_after_the_end_counts_from_the_end(self) -> None:
+        assert self.delays(RaisedEpisode(99.5, 320.5, 330, 450), (NOT_AF, 100), (AF, 400), (NOT_AF, 500)) == [31]
+
+    @pytest.mark.parametrize("after", [(NOT_AF, 50), (UNUSED, 500)])
+    def test_af_that_comes_back_and_flutter_are_no_end(self, after: tuple[int, int]) -> None:
+        assert self.delays(RaisedEpisode(99.5, 299.5, 150, 450), (NOT_AF, 100), (AF, 400), after, (AF, 400)) == []
+
+    def test_an_end_after_the_episode_does_not_count(self) -> None:
+        assert self.delays(RaisedEpisode(99.5, 250, 150, 280), (NOT_AF, 100), (AF, 400), (NOT_AF, 500)) == []
+
+    def test_the_report_counts_those_within_30_s(self) -> None:
+        figures = end_report([0, 10, 20, 40])
+        assert {key: figures[key] for key in ("ends", "within_30_s", "median", "longest")} == {
+            "ends": 4,
+            "within_30_s": 75,
+            "median": 15,
+            "longest": 40,
+        }
+        assert end_report([])["within_30_s"] is None
 
 
 class AlwaysAf:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from captures.rhythms import NOT_AF, Rhythm
 from config.limits import DEFAULT_LIMITS
-from evaluation.rr_af import score_windows, seconds, track_episodes
+from evaluation.rr_af import seconds
+from evaluation.rr_tracking import score_windows, track_episodes, watch_end
 from models.findings import Finding
 from models.inference.rr_af import is_conclusive
 from models.rules.af import AfRule
@@ -152,12 +153,16 @@ def test_the_rule_reports_the_episodes_and_burden_that_the_evaluation_counts(see
     intervals = [rr for part in parts for rr in part]
     times = np.concatenate([[0.0], np.cumsum(intervals)])
     rhythm = Rhythm("made", "1", 0.001, times, np.full(len(times), NOT_AF, np.int8))
-    expected = track_episodes(score_windows(rhythm, IrregularityModel()), 0.5)
+    expected = track_episodes(score_windows(rhythm, IrregularityModel()), IrregularityModel())
     rule = AfRule(DEFAULT_LIMITS, IrregularityModel())
     findings = [*rule.on_beat(0.0, None)]
     for t, rr in zip(times[1:], intervals, strict=True):
         findings += rule.on_beat(float(t), rr)
     findings += rule.on_gap(float(times[-1]), np.inf)
+    said = [finding for finding in findings if finding.end_s is None]
+    assert [finding.measured.get("maybe_ended") for finding in said] == [None, 1.0, None, 1.0]
+    changes = [change for episode in expected.episodes for change in watch_end(expected.scored, episode, IrregularityModel())]
+    assert [ended for _, ended in changes] == [True, True]
     episodes = [(finding.onset_s, finding.end_s) for finding in findings if finding.end_s is not None]
     assert episodes == [(episode.onset_s, episode.end_s) for episode in expected.episodes]
     assert len(episodes) == 2

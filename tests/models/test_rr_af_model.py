@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from captures.rhythms import load_rhythm, windows
-from evaluation.rr_af import record_report, score_windows, track_episodes
+from evaluation.rr_af import record_report
+from evaluation.rr_tracking import score_windows, track_episodes
 from models.inference.release import RELEASE_DIR
 from models.inference.rr_af import MIN_VALID, WINDOW_INTERVALS, RrAf, is_conclusive, rr_features
 from models.inference.session import ModelError
@@ -161,9 +162,7 @@ class TestRelease:
 
     def test_the_cards_figures_of_an_unseen_record_are_reproducible(self, model: RrAf, data: Path) -> None:
         card = json.loads((RELEASE_DIR / "rr_af.json").read_text())
-        report = record_report(
-            track_episodes(score_windows(load_rhythm(data / "ltafdb" / "38.qrs", "ltafdb"), model), model.on_threshold)
-        )
+        report = record_report(track_episodes(score_windows(load_rhythm(data / "ltafdb" / "38.qrs", "ltafdb"), model), model))
         figures = card["per_record"]["ltafdb"]["38"]
         for key in ("se", "sp", "coverage"):
             assert report["duration"][key] == pytest.approx(figures[key], abs=0.5)

@@ -1,13 +1,16 @@
-"""The PyTorch network of `rr_af`: its ONNX export, and the equalisation before quantization."""
+"""The PyTorch network of `rr_af`: its ONNX export, the folds for an evaluation, and the equalisation before quantization."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from models.inference.rr_af import ROWS, WINDOW_INTERVALS
+from captures.rhythms import Rhythm
+from models.inference.rr_af import ROWS, WINDOW_INTERVALS, RrAf
 from models.inference.session import ModelSession
+from training.rr_cv import CalibratedNetwork, write_folds
 from training.rr_equalise import equalise_channels
 from training.rr_net import RrNet, logits, write_onnx
 
@@ -34,6 +37,22 @@ def test_the_exported_graph_computes_the_same(network: RrNet, windows: np.ndarra
     write_onnx(network, 1.5, {"name": "rr_af", "version": "1"}, tmp_path / "m.onnx")
     output = ModelSession("rr_af", (tmp_path / "m.onnx").read_bytes()).run(windows)[:, 0]
     np.testing.assert_allclose(output, 1 / (1 + np.exp(-logits(network, windows) / 1.5)), atol=1e-5)
+
+
+def test_each_fold_lists_the_records_that_its_network_did_not_learn_from(network: RrNet, tmp_path: Path) -> None:
+    def rhythm(database: str, name: str) -> Rhythm:
+        return Rhythm(database, name, 0.001, np.arange(3.0), np.zeros(3, np.int8))
+
+    groups = [[rhythm("afdb", "04015"), rhythm("cinc2017 N", "A00001")], [rhythm("nsr2db", "nsr001")]]
+    models = [CalibratedNetwork(network, 0.9, temperature) for temperature in (1.0, 2.0)]
+    facts = {"name": "rr_af", "version": "1", "on_threshold": "0.9"}
+    write_folds(zip(models, groups, strict=True), facts, tmp_path)
+    assert json.loads((tmp_path / "folds.json").read_text()) == {"fold0": ["afdb/04015"], "fold1": ["nsr2db/nsr001"]}
+    rr_s, valid = np.random.default_rng(4).uniform(0.4, 1.2, (5, WINDOW_INTERVALS)), np.ones((5, WINDOW_INTERVALS), np.bool_)
+    for fold, model in zip(("fold0", "fold1"), models, strict=True):
+        written = RrAf((tmp_path / fold / "rr_af.onnx").read_bytes())
+        np.testing.assert_allclose(written.probabilities(rr_s, valid), model.probabilities(rr_s, valid), atol=1e-5)
+        assert written.on_threshold == model.on_threshold
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.65, 1.0])
