@@ -41,6 +41,15 @@ class EcgLimits:
         " 131/min (our choice, no guideline)",
         "R-RULE-110",
     )
+    exertion_moving_persistence: Limit = Limit(
+        1800,
+        "s",
+        (600, 3600),
+        (3, 3600),
+        "half an hour of moderate activity on five days a week is what WHO (2020) asks of adults; while the sensor's acceleration"
+        " shows that the wearer moves (our choice, no guideline)",
+        "R-RULE-116",
+    )
     exertion_rate: Limit = Limit(
         150,
         "/min",
