@@ -29,7 +29,7 @@ class Motion:
         if len(self._axes) == len(ACCELERATION):
             mg = np.array([self._axes[kind].samples for kind in ACCELERATION], np.float64).T * wave.scale
             self._axes = {}
-            self._watch.push(mg, wave.rate_hz, at_us / 1e6)
+            self._watch.push(mg, at_us / 1e6)
 
     def is_moving(self, at_us: int) -> bool | None:
         """Whether the wearer moves; None if that is not known, as without an acceleration."""
@@ -37,9 +37,4 @@ class Motion:
 
 
 def _is_same_frame(one: Waveform, other: Waveform) -> bool:
-    return (one.last_ns, len(one.samples), one.rate_hz, one.scale) == (
-        other.last_ns,
-        len(other.samples),
-        other.rate_hz,
-        other.scale,
-    )
+    return (one.last_ns, len(one.samples), one.scale) == (other.last_ns, len(other.samples), other.scale)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW_S: Final = 5.0
-"""Length of the windows that are judged one by one: some ten steps of a walk."""
+"""Shortest length of the windows that are judged one by one: some ten steps of a walk."""
 MOVING_MAD_MG: Final = 47.7
 """From this MAD on a window is one of motion. It separates sitting, standing and lying from walking with a sensor on the chest
 (sensitivity 98 %, specificity 100 %; BMC Sports Sci Med Rehabil 2024, doi 10.1186/s13102-024-00991-6: 47.73 mg). At the hip,
@@ -27,7 +27,8 @@ MIN_KNOWN_SHARE: Final = 0.8
 MINUTE_S: Final = 60.0
 MIN_MOVING_S: Final = 30.0
 """The wearer moves if at least this much of the last minute was motion. Turning over, sitting down or coughing takes less."""
-_MIN_WINDOWS: Final = round(MIN_MOVING_S / WINDOW_S)
+MIN_SAMPLES: Final = 50
+"""Fewest samples of a window: 10 a second, three times the rate of quick steps. The slowest stream has 25."""
 MAX_PAUSE_S: Final = 5.0
 """After a longer pause between two frames, a window begins anew: it must not join what is far apart. A frame of the slowest
 stream comes after 1.5 s."""
@@ -48,34 +49,38 @@ def mean_amplitude_deviation(mg: NDArray[np.float64]) -> float | None:
 
 
 class MotionWatch:
-    """Follows the acceleration of one sensor. Times are in seconds, on any clock; one that is set back loses what was known."""
+    """Follows the acceleration of one sensor.
+
+    Times are those at which frames arrive, in seconds on any clock: the rate of a stream that another program started is not
+    known. A clock that is set back makes what was known before unknown.
+    """
 
     def __init__(self) -> None:
-        self._rate_hz = 0.0
-        self._last_s = 0.0
         self._begun: list[NDArray[np.float64]] = []
-        """The samples of the window that is not complete."""
-        self._windows = deque[tuple[float, bool]](maxlen=round(MINUTE_S / WINDOW_S))
-        """The latest windows that could be judged: the time of the end, and whether it was one of motion."""
+        """The frames of the window that is not complete."""
+        self._since_s = self._last_s = 0.0
+        """When that window began, and when the last frame came."""
+        self._windows = deque[tuple[float, float, bool]](maxlen=round(MINUTE_S / WINDOW_S))
+        """The latest windows that could be judged: the time of the end, the length, and whether it was one of motion."""
 
-    def push(self, mg: NDArray[np.float64], rate_hz: float, at_s: float) -> None:
-        """Process consecutive samples in mg (n, 3), the last of which was measured at about `at_s`."""
-        if rate_hz != self._rate_hz or abs(at_s - self._last_s) > MAX_PAUSE_S + len(mg) / rate_hz:
-            self._begun = []
-        self._rate_hz, self._last_s = rate_hz, at_s
+    def push(self, mg: NDArray[np.float64], at_s: float) -> None:
+        """Process a frame of samples in mg (n, 3) that arrived at `at_s`."""
+        if not 0.0 <= at_s - self._last_s <= MAX_PAUSE_S:
+            self._begun, self._since_s = [], at_s
+        self._last_s = at_s
         self._begun.append(mg)
-        size = max(round(WINDOW_S * rate_hz), 1)
-        if sum(map(len, self._begun)) < size:
+        seconds = at_s - self._since_s
+        if seconds < WINDOW_S:
             return
         samples = np.concatenate(self._begun)
-        whole = len(samples) // size * size
-        self._begun = [samples[whole:]]
-        for start in range(0, whole, size):
-            deviation = mean_amplitude_deviation(samples[start : start + size])
-            if deviation is not None:
-                self._windows.append((at_s - (len(samples) - start - size) / rate_hz, deviation >= MOVING_MAD_MG))
+        deviation = mean_amplitude_deviation(samples) if len(samples) >= MIN_SAMPLES else None
+        if deviation is not None:
+            self._windows.append((at_s, seconds, deviation >= MOVING_MAD_MG))
+        self._begun, self._since_s = [], at_s
 
     def is_moving(self, at_s: float) -> bool | None:
         """Return whether the wearer moves; None while less than `MIN_MOVING_S` of the last minute is known."""
-        recent = [moves for end_s, moves in self._windows if 0.0 <= at_s - end_s <= MINUTE_S]
-        return sum(recent) >= _MIN_WINDOWS if len(recent) >= _MIN_WINDOWS else None
+        recent = [(seconds, moves) for end_s, seconds, moves in self._windows if 0.0 <= at_s - end_s <= MINUTE_S]
+        if sum(seconds for seconds, _ in recent) < MIN_MOVING_S:
+            return None
+        return sum(seconds for seconds, moves in recent if moves) >= MIN_MOVING_S

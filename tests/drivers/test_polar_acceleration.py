@@ -187,4 +187,3 @@ def test_random_answers_write_nothing_but_stop_settings_and_start(answers: list[
     sensor = RandomSensor()
     perform(conversation, next(effect.procedure for effect in effects if isinstance(effect, Run)), sensor)
     assert {request[:4] for request in sensor.requests} <= {"0302", "0102", "0202"}
-
