@@ -46,8 +46,8 @@ class EcgLimits:
         "s",
         (600, 3600),
         (3, 3600),
-        "half an hour of moderate activity on five days a week is what WHO (2020) asks of adults; while the sensor's acceleration"
-        " shows that the wearer moves (our choice, no guideline)",
+        "in place of `exertion_persistence` while the acceleration shows that the wearer moves: WHO (2020) asks for 150 min"
+        " of moderate activity a week, half an hour on five days (our choice, no guideline)",
         "R-RULE-116",
     )
     exertion_rate: Limit = Limit(

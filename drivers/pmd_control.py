@@ -121,7 +121,7 @@ def parse_settings(data: bytes) -> Settings:
 
 
 def choose_settings(measurement: int, offered: Settings) -> dict[int, int]:
-    """Choose one value of each setting that a start names: the preferred rate and range, or the nearest, else the largest value."""
+    """Choose one value of each setting that a start names: the one nearest to the preferred value, else the largest."""
     chosen = {setting: max(values) for setting, values in sorted(offered.items()) if setting in _REQUESTED and values}
     if Setting.SAMPLE_RATE in chosen and measurement in PREFERRED_RATES_HZ:
         preferred = PREFERRED_RATES_HZ[measurement]

@@ -4,9 +4,9 @@ Source: Polar, "Polar Measurement Data", version 1.0 (2024), and the vendor's SD
 answers each request to its control point by an indication; samples arrive as notifications of the data characteristic.
 
 Of what a sensor offers, the driver starts the ECG, the PPG and the pulse-to-pulse intervals (PPI): the analysis reads the first
-two, and PPI are the sensor's own beats with its own judgement of them. It starts the acceleration of a sensor whose ECG has come,
-to tell whether the wearer moves. Angular rate, magnetic field, temperatures and pressure, which nothing reads, are decoded if
-another program started them. SDK mode is never entered, because it switches heart rate and PPI off.
+two, and PPI are the sensor's own beats with its own judgement of them. Where an ECG has come, it starts the acceleration too,
+which tells whether the wearer moves. Angular rate, magnetic field, temperatures and pressure are decoded if another program
+started them; nothing reads them. SDK mode is never entered, because it switches heart rate and PPI off.
 """
 
 from collections import Counter

@@ -23,4 +23,4 @@ def accelerate(times_s: NDArray[np.float64], *, is_walking: bool) -> NDArray[np.
         -1000 + breath + steps * (250 * np.sin(phase) + 120 * np.sin(2 * phase)),
         -60 + breath + steps * 150 * np.cos(phase),
     ]
-    return np.rint(np.stack(axes, axis=1)).astype(np.int64)
+    return np.asarray(np.rint(np.stack(axes, axis=1)), dtype=np.int64)

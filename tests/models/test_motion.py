@@ -54,7 +54,7 @@ def test_a_still_wearer_is_at_rest_and_a_walking_one_moves() -> None:
 @settings(max_examples=30)
 @given(st.integers(0, 2**16), st.floats(0, 300), st.tuples(*[st.floats(-50, 50)] * 3))
 def test_a_constant_offset_and_the_orientation_do_not_make_motion(seed: int, mg: float, offset: tuple[float, ...]) -> None:
-    """Any rotation leaves the deviation as it is; an offset of 50 mg on each axis changes it by its share of gravity at most."""
+    """Any rotation leaves the deviation as it is; an offset of 50 mg on each axis changes it by its share of gravity."""
     samples = walk(5, mg)
     rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
     plain, turned = mean_amplitude_deviation(samples), mean_amplitude_deviation(samples @ rotation)
