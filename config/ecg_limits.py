@@ -41,6 +41,15 @@ class EcgLimits:
         " 131/min (our choice, no guideline)",
         "R-RULE-110",
     )
+    exertion_moving_persistence: Limit = Limit(
+        1800,
+        "s",
+        (600, 3600),
+        (3, 3600),
+        "in place of `exertion_persistence` while the acceleration shows that the wearer moves: WHO (2020) asks for 150 min"
+        " of moderate activity a week, half an hour on five days (our choice, no guideline)",
+        "R-RULE-116",
+    )
     exertion_rate: Limit = Limit(
         150,
         "/min",

@@ -12,6 +12,7 @@ CINC2015: Final[Mapping[str, float]] = {
     "tachycardia_rate": 140.0,
     "rate_persistence": 3.0,
     "exertion_persistence": 3.0,
+    "exertion_moving_persistence": 3.0,
     "exertion_fast_persistence": 3.0,
     "v_run_beats": 5.0,
     "vt_rate": 100.0,

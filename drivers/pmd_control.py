@@ -93,9 +93,12 @@ _REQUESTED: Final = frozenset(_KINDS)
 Settings = Mapping[int, tuple[int, ...]]
 """By type of setting, its values."""
 
-PREFERRED_RATES_HZ: Final[Mapping[int, int]] = {Measurement.ECG: ECG_RATE_HZ, Measurement.PPG: 55}
+PREFERRED_RATES_HZ: Final[Mapping[int, int]] = {Measurement.ECG: ECG_RATE_HZ, Measurement.PPG: 55, Measurement.ACC: 25}
 """The only rate of the H10's ECG, and that of the Verity Sense's PPG outside SDK mode: above the 25 Hz that the analysis needs,
-without the radio time of 135 Hz. The nearest rate that a sensor offers is chosen."""
+without the radio time of 135 Hz. That of the acceleration is the H10's lowest; steps are below 3 Hz. The nearest rate that a
+sensor offers is chosen."""
+ACC_RANGE_G: Final = 4
+"""The preferred range of the acceleration: steps stay below 3 g at the chest, and samples are in mg in every range."""
 
 
 def parse_settings(data: bytes) -> Settings:
@@ -118,11 +121,13 @@ def parse_settings(data: bytes) -> Settings:
 
 
 def choose_settings(measurement: int, offered: Settings) -> dict[int, int]:
-    """Choose one value of each setting that a start names: the rate nearest to the preferred one, else the largest value."""
+    """Choose one value of each setting that a start names: the one nearest to the preferred value, else the largest."""
     chosen = {setting: max(values) for setting, values in sorted(offered.items()) if setting in _REQUESTED and values}
     if Setting.SAMPLE_RATE in chosen and measurement in PREFERRED_RATES_HZ:
         preferred = PREFERRED_RATES_HZ[measurement]
         chosen[Setting.SAMPLE_RATE] = min(offered[Setting.SAMPLE_RATE], key=lambda rate: abs(rate - preferred))
+    if Setting.RANGE in chosen and measurement == Measurement.ACC:
+        chosen[Setting.RANGE] = min(offered[Setting.RANGE], key=lambda range_g: abs(range_g - ACC_RANGE_G))
     return chosen
 
 

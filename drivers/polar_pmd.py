@@ -4,9 +4,9 @@ Source: Polar, "Polar Measurement Data", version 1.0 (2024), and the vendor's SD
 answers each request to its control point by an indication; samples arrive as notifications of the data characteristic.
 
 Of what a sensor offers, the driver starts the ECG, the PPG and the pulse-to-pulse intervals (PPI): the analysis reads the first
-two, and PPI are the sensor's own beats with its own judgement of them. Acceleration, angular rate, magnetic field, temperatures
-and pressure are decoded if another program started them. They are not started: nothing reads them, and the acceleration alone
-would add half as much data again. SDK mode is never entered, because it switches heart rate and PPI off.
+two, and PPI are the sensor's own beats with its own judgement of them. Where an ECG has come, it starts the acceleration too,
+which tells whether the wearer moves. Angular rate, magnetic field, temperatures and pressure are decoded if another program
+started them; nothing reads them. SDK mode is never entered, because it switches heart rate and PPI off.
 """
 
 from collections import Counter
@@ -86,6 +86,8 @@ class _PmdConversation:
         self._flowing: set[int] = set()
         """Measurements of which a frame came, also those that another program started."""
         self._restarts: Counter[int] = Counter()
+        self._wants_acceleration = False
+        """Whether the sensor offers its acceleration and was not asked for it yet."""
         self._unproven: set[int] = set(context.memory.get("adopted", ()))
         """Measurements that already ran when they were started, in this or an earlier connection, and sent nothing since."""
 
@@ -94,6 +96,7 @@ class _PmdConversation:
         del now
         value = yield Read(CONTROL_POINT)
         offered = parse_features(value) if value else None
+        self._wants_acceleration = offered is not None and Measurement.ACC in offered
         yield from self._start_each([item for item in STARTED if offered is None or item in offered])
 
     def receive(self, value: Value) -> Iterable[Effect]:
@@ -133,7 +136,24 @@ class _PmdConversation:
     def _note_first_frame(self, measurement: int) -> tuple[Effect, ...]:
         self._flowing.add(measurement)
         del self._restarts[measurement]
+        if measurement == Measurement.ACC:
+            return (*self._prove(measurement), *self._expect_unproven())
+        if measurement == Measurement.ECG and measurement in self._started and self._wants_acceleration:
+            self._wants_acceleration = False
+            return (*self._prove(measurement), Run(self._start_acceleration()))
         return self._prove(measurement)
+
+    def _expect_unproven(self) -> tuple[Expect, ...]:
+        """Expect a frame of what was found running: once an acceleration comes, the characteristic does not fall silent."""
+        unproven = self._unproven & self._started & _EXPECTED
+        return tuple(Expect(name_of(measurement), SILENT_AFTER_S) for measurement in sorted(unproven))
+
+    def _start_acceleration(self) -> Procedure:
+        """Start the acceleration. Without it everything else goes on."""
+        try:
+            yield from self._start_one(Measurement.ACC)
+        except (RefusedError, NoAnswerError) as error:
+            yield Status("stream_trouble", str(error))
 
     def _prove(self, measurement: int) -> tuple[Remember, ...]:
         """Forget that a measurement sent nothing after it was found running."""
@@ -157,10 +177,15 @@ class _PmdConversation:
         self._flowing -= stopped
         if not ours:
             raise DecodeError(f"control point: not an answer, but a report that measurements stopped which do not run: {names}")
-        again = [measurement for measurement in sorted(ours) if self._restarts[measurement] < RESTARTS_WITHOUT_DATA]
+        again = {measurement for measurement in ours if self._restarts[measurement] < RESTARTS_WITHOUT_DATA}
         self._restarts.update(again)
-        ended = (Expect(name_of(measurement), None) for measurement in sorted(ours & _EXPECTED))
-        return (Status("stream_stopped", names), *ended, *((Run(self._start_each(again)),) if again else ()))
+        # Where the acceleration alone would go on, the deadline of what is not restarted stays, and ends the connection.
+        is_over = not (self._started | again) - {Measurement.ACC}
+        ended = () if is_over else (Expect(name_of(measurement), None) for measurement in sorted(ours & _EXPECTED))
+        read = sorted(again - {Measurement.ACC})
+        restarts = [Run(self._start_each(read))] if read else []
+        restarts += [Run(self._start_acceleration())] if Measurement.ACC in again else []
+        return (Status("stream_stopped", names), *ended, *restarts)
 
     def _start_each(self, measurements: Iterable[int]) -> Procedure:
         """Start measurements; those that the sensor refuses cost the others nothing.
@@ -174,7 +199,7 @@ class _PmdConversation:
                 yield from self._start_one(measurement)
             except (RefusedError, NoAnswerError) as error:
                 troubles.append(str(error))
-        if not self._started:
+        if not self._started - {Measurement.ACC}:
             raise RefusedError("; ".join(troubles) or "the sensor offers none of ECG, PPG and pulse-to-pulse intervals")
         for trouble in troubles:
             yield Status("stream_trouble", trouble)
@@ -189,7 +214,9 @@ class _PmdConversation:
         chosen = yield from self._choose_settings(measurement)
         self._started.add(measurement)
         answer = yield from self._ask(bytes((START, measurement)) + encode_settings(chosen))
-        if answer.status == SUCCESS:
+        # An acceleration that cannot be stopped is used as it is: nobody is asked for a battery because of it.
+        is_adopted = answer.status == ALREADY_IN_STATE and measurement == Measurement.ACC
+        if answer.status == SUCCESS or is_adopted:
             self._learn(measurement, _settings_of(answer))
             yield from self._prove(measurement)
             yield from self._expect_next(measurement)
@@ -199,6 +226,8 @@ class _PmdConversation:
             self._unproven.add(measurement)
             self._flowing.discard(measurement)  # a frame that came before the answer proves nothing
             yield self._remember()
+            if Measurement.ACC in self._flowing:
+                yield from self._expect_unproven()
         else:
             self._started.remove(measurement)
             raise RefusedError(f"the sensor refuses to start its {name_of(measurement)}: {explain(answer.status)}")

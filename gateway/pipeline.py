@@ -17,6 +17,7 @@ from drivers.readings import Intervals, Quarantined, Reading, Status, Vital, Wav
 from gateway.alerts import LATE_REASON, UNCONFIRMED_REASON, UNKNOWN_TIME_REASON
 from gateway.analyses import ANALYSED_WAVEFORMS, choose_analysis
 from gateway.interval_stream import IntervalStream
+from gateway.motion import ACCELERATION, Motion
 from gateway.priorities import alert_priority, raises_alert
 from gateway.sensor_alerts import SensorAlerts
 from gateway.spots import Result, Spot, SpotResults, gather_results, is_of_result
@@ -95,8 +96,9 @@ class Pipeline:
             **{"vitals": {}, "spots": None},
             **(saved or {}),
         }
-        waveforms = self._restored["waveforms"].items()
+        waveforms = [(kind, last) for kind, last in self._restored["waveforms"].items() if kind not in ACCELERATION]
         self._timelines = {kind: WaveformTimeline(sensor, kind, LastSample(**last)) for kind, last in waveforms}
+        self._motion = Motion()
         self._values_us: dict[str, int] = dict(self._restored["values"])
         self._value_gaps: dict[str, tuple[int, str]] = {kind: (at, why) for kind, (at, why) in self._restored["gaps"].items()}
         self._analysis_states: dict[str, Any] = self._restored["streams"]
@@ -265,6 +267,9 @@ class Pipeline:
                 return Output(
                     (*gaps, IntervalsRecord(self.sensor, kind, now, ticks), *self._intervals.feed(reading, now.at_us))
                 )
+            case Waveform(kind) if kind in ACCELERATION:
+                self._motion.add(reading, arrival.wall_us)
+                return Output()
             case Waveform():
                 return self._process_waveform(reading, arrival)
             case tuple():
@@ -378,6 +383,7 @@ class Pipeline:
         elif missing is not None:
             yield analysis.process_gap(missing / record.rate_hz, arrival.wall_us)
         analysis.note_contact(has_contact=self._intervals.contact.is_there(arrival.wall_us))
+        analysis.note_motion(is_moving=self._motion.is_moving(arrival.wall_us))
         yield analysis.process_samples(values, record.times.at_us, record.rate_hz, arrival.wall_us)
 
 

@@ -40,6 +40,9 @@ class PpgWaveformAnalysis:
     def note_contact(self, *, has_contact: bool) -> None:
         """See `WaveformAnalysis`. A pulse wave shows by itself whether it is one."""
 
+    def note_motion(self, *, is_moving: bool | None) -> None:
+        """See `WaveformAnalysis`. The motion of an arm or a finger is not that of the body: nothing waits for it."""
+
     def process_samples(self, values: Samples, at_us: int, rate_hz: float, decided_us: int) -> Output:
         """See `WaveformAnalysis`; `values` in any unit."""
         if self._rhythm:

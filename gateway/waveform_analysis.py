@@ -51,6 +51,10 @@ class WaveformAnalysis(Protocol):
         """Notes whether the sensor says that it has skin contact, for the samples that follow."""
         ...
 
+    def note_motion(self, *, is_moving: bool | None) -> None:
+        """Notes whether the wearer moves, for the samples that follow; None if that is not known."""
+        ...
+
     def process_samples(self, values: Samples, at_us: int, rate_hz: float, decided_us: int) -> Output:
         """Processes consecutive samples. The first was measured at `at_us`; `rate_hz` is the measured rate."""
         ...
@@ -101,6 +105,10 @@ class EcgWaveformAnalysis:
     def note_contact(self, *, has_contact: bool) -> None:
         """See `WaveformAnalysis`."""
         self.analysis.has_contact = has_contact
+
+    def note_motion(self, *, is_moving: bool | None) -> None:
+        """See `WaveformAnalysis`."""
+        self.analysis.note_motion(is_moving=is_moving)
 
     def process_samples(self, values: Samples, at_us: int, rate_hz: float, decided_us: int) -> Output:
         """See `WaveformAnalysis`; `values` in mV."""

@@ -93,7 +93,8 @@ class EcgAnalysis:
         self._hop = max(round(HOP_S * rate_hz), 1)
         self._incomplete_hop: NDArray[np.float64] = np.empty(0)
         self._labeller = BeatLabeller(models.ecg_beat, limits, restored.get("conducted_mv", ()))
-        self._tachycardia = RateRule("tachycardia", limits, ExertionRule(limits, contexts.age_years))
+        self._exertion = ExertionRule(limits, contexts.age_years)
+        self._tachycardia = RateRule("tachycardia", limits, self._exertion)
         self._bradycardia = RateRule("bradycardia", limits)
         self._pause = PauseRule(limits, restored.get("since_beat_s"), restored.get("qrs_height_mv"))
         self._run = RunRule(limits)
@@ -125,6 +126,10 @@ class EcgAnalysis:
     def unlabelled_s(self) -> tuple[float, ...]:
         """The stream times of the beats that were detected and not labelled yet, in order."""
         return self._labeller.pending_s
+
+    def note_motion(self, *, is_moving: bool | None) -> None:
+        """Note whether the wearer moves, for the samples that follow; None if that is not known."""
+        self._exertion.is_moving = is_moving
 
     def add_time_away(self, seconds: float) -> None:
         """Add the time between the end of the previous analysis and the first sample; call this before the first `push`."""

@@ -1,4 +1,4 @@
-"""The sensor's side of Polar Measurement Data: responses of the control point, and frames of ECG samples.
+"""The sensor's side of Polar Measurement Data: responses of the control point, and frames of ECG and acceleration.
 
 Source: Polar, "Polar Measurement Data specification for 3rd party". It is written from the specification, not from our
 driver: an error in one must not be mirrored in the other.
@@ -21,6 +21,8 @@ RATE_HZ: Final = 130.16
 """The true sampling rate of an H10 whose nominal rate is 130 Hz (measured over 600 s)."""
 MAX_FRAME_SAMPLES: Final = 73
 """An MTU of 232 bytes, less 3 of ATT and 10 of the frame's header, at 3 bytes a sample."""
+MAX_ACCELERATION_SAMPLES: Final = 36
+"""Likewise at 6 bytes a sample of three axes; the frame in Polar's AccDataTest.kt has as many."""
 
 ECG, PPG, ACCELERATION, PP_INTERVAL = 0, 1, 2, 3
 """Measurement types."""
@@ -77,7 +79,11 @@ class Offer:
 Offers = Mapping[int, Offer]
 """What a device offers, by measurement type."""
 
-H10: Final[Offers] = {ECG: Offer({SAMPLE_RATE: (130,), RESOLUTION: (14,)})}
+H10: Final[Offers] = {
+    ECG: Offer({SAMPLE_RATE: (130,), RESOLUTION: (14,)}),
+    ACCELERATION: Offer({SAMPLE_RATE: (25, 50, 100, 200), RESOLUTION: (16,), RANGE: (2, 4, 8)}, b"\x01"),
+}
+"""The answer to a start of the acceleration ends with a reserved byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +154,19 @@ def _settings_status(settings: bytes, offered: Mapping[int, tuple[int, ...]]) ->
         chosen[setting] = int.from_bytes(settings[offset + 2 : end], "little")
         offset = end
     return next((_VALUE_ERRORS[setting] for setting, values in offered.items() if chosen[setting] not in values), SUCCESS)
+
+
+def setting_of(request: bytes, setting: int) -> int:
+    """Return the value of a setting in a start that was answered by success."""
+    offset = 2
+    while request[offset] != setting:
+        offset += 2 + _VALUE_SIZES[request[offset]]
+    return int.from_bytes(request[offset + 2 : offset + 2 + _VALUE_SIZES[setting]], "little")
+
+
+def encode_acceleration(last_ns: int, mg: NDArray[np.int64]) -> bytes:
+    """Encode samples of three axes in mg (n, 3) as frame type 1, with the time of the last one, in nanoseconds since 2000."""
+    return bytes((ACCELERATION,)) + last_ns.to_bytes(8, "little") + bytes((1,)) + mg.astype("<i2").tobytes()
 
 
 def samples_per_frame(att_mtu: int) -> int:

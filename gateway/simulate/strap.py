@@ -1,5 +1,5 @@
-"""A virtual chest strap: advertises, bonds, and sends heart rate and ECG as a Polar H10 does. It plays a script or a
-recording.
+"""A virtual chest strap: advertises, bonds, and sends heart rate, ECG and acceleration as a Polar H10 does. It plays a script
+or a recording.
 
 The ECG starts (time 0) at the first subscription to the heart rate or the first start of the ECG since the process began. It
 continues during disconnections; data without a subscriber is lost, as on a real strap. All timing uses the event loop's clock,
@@ -27,7 +27,7 @@ from bumble.gatt import Characteristic, Service
 from captures import RecordingError, open_recording
 from gateway.errors import RadioError
 from gateway.radio.virtual_radio_server import open_device
-from gateway.simulate import pmd
+from gateway.simulate import pmd, wearer
 from gateway.simulate.heart import RepeatingEcg, from_recording, from_script
 from gateway.simulate.journal import Journal
 from gateway.simulate.peripherals.frame_faults import FrameFaults
@@ -76,11 +76,13 @@ class Strap(Peripheral):
         self._playback = playback
         self.faults: FrameFaults[tuple[int, int]] = FrameFaults()
         self.clock_error = playback.clock_error
+        self.is_walking = False
+        """Whether the wearer walks; the acceleration shows it."""
         self._requests: asyncio.Queue[bytes] = asyncio.Queue(_MAX_PENDING_REQUESTS)
         self._leaves_s = math.inf
         self._heart_rate = make_characteristic(device, 0x2A37, notify=True)
         self._heart_rate.on(Characteristic.EVENT_SUBSCRIPTION, self._on_rate_subscription)
-        self._ecg_data = make_characteristic(device, pmd.DATA, notify=True)
+        self._data = make_characteristic(device, pmd.DATA, notify=True)
         self._control_point = self._make_control_point()
         self.add_services(self._make_services(), encode_advertising_data(device.name, (0x180D,)))
         self.wake()
@@ -99,7 +101,7 @@ class Strap(Peripheral):
         location = make_characteristic(device, 0x2A38, read=bytes((_LOCATION_CHEST,)))
         return [
             make_service(0x180D, [self._heart_rate, location]),
-            make_service(pmd.SERVICE, [self._control_point, self._ecg_data]),
+            make_service(pmd.SERVICE, [self._control_point, self._data]),
             make_battery(device, _BATTERY_PERCENT),
             make_device_information(device, manufacturer="pulsegate", model="Virtual H10", serial=device.name.split()[-1]),
         ]
@@ -118,19 +120,21 @@ class Strap(Peripheral):
         return control_point
 
     async def serve(self) -> None:
-        """Answer control point requests in order, and run the ECG stream that they start and stop."""
+        """Answer control point requests in order, and run the streams that they start and stop."""
         self._requests = asyncio.Queue(_MAX_PENDING_REQUESTS)
-        stream: asyncio.Task[NoReturn] | None = None
+        streams: dict[int, asyncio.Task[NoReturn]] = {}
         running: frozenset[int] = frozenset()
         async with asyncio.TaskGroup() as tasks:
             while True:
-                response = pmd.handle_request(await self._requests.get(), pmd.H10, running)
+                request = await self._requests.get()
+                response = pmd.handle_request(request, pmd.H10, running)
                 running = response.running
-                if running and stream is None:
-                    stream = tasks.create_task(self._stream())
-                elif not running and stream is not None:
-                    stream.cancel()
-                    stream = None
+                for measurement in running - streams.keys():
+                    is_ecg = measurement == pmd.ECG
+                    stream = self._stream() if is_ecg else self._stream_acceleration(pmd.setting_of(request, pmd.SAMPLE_RATE))
+                    streams[measurement] = tasks.create_task(stream)
+                for measurement in streams.keys() - running:
+                    streams.pop(measurement).cancel()
                 await self.indicate(self._control_point, response.indication)
 
     async def work(self) -> NoReturn:
@@ -162,6 +166,21 @@ class Strap(Peripheral):
         if notify:
             self._playback.start(now_s())
 
+    async def _stream_acceleration(self, rate_hz: int) -> NoReturn:
+        """Send frames of the acceleration from now on, each at the time of its last sample."""
+        connection, next_s = self.connection, now_s()
+        assert connection is not None  # `serve` runs during a connection
+        count = min(pmd.MAX_ACCELERATION_SAMPLES, (connection.att_mtu - 13) // 6)
+        while True:
+            times_s = next_s + np.arange(count) / rate_hz
+            next_s += count / rate_hz
+            last_s = float(times_s[-1])
+            await sleep_until(last_s)
+            samples = wearer.accelerate(times_s, is_walking=self.is_walking)
+            frame = pmd.encode_acceleration(self._playback.clock.sensor_ns(last_s) + self.clock_error.ns, samples)
+            if self.is_subscribed(self._data):
+                await self.device.notify_subscriber(connection, self._data, frame)
+
     async def _stream(self) -> NoReturn:
         """Send each frame at the time at which its last sample is measured."""
         start_ns = self._playback.start(now_s())
@@ -172,11 +191,11 @@ class Strap(Peripheral):
         while True:
             count = pmd.samples_per_frame(connection.att_mtu)
             await sleep_until(self._playback.sample_time_s(first + count - 1))
-            for released in self.faults.release((first, count)) if self.is_subscribed(self._ecg_data) else ():
+            for released in self.faults.release((first, count)) if self.is_subscribed(self._data) else ():
                 frame = self._playback.take_frame(*released)
                 # Before it is sent: what the agent has received is never more than what was reported.
                 self._on_event({"event": "frames", "sent_samples": self._playback.sent_samples})
-                await self.device.notify_subscriber(connection, self._ecg_data, frame)
+                await self.device.notify_subscriber(connection, self._data, frame)
             first += count
 
 

@@ -2,6 +2,7 @@
 
 In exertion the sinus node accelerates from beat to beat, whereas a tachycardia by re-entry begins within a beat. Implanted
 defibrillators tell the two apart by the same criterion (sudden onset: Swerdlow et al., J Am Coll Cardiol 23:1342, 1994).
+Where the sensor measures its acceleration, a gradual rise of a wearer who moves waits longer than one at rest.
 """
 
 from collections.abc import Sequence
@@ -23,11 +24,24 @@ The fastest rise in 22 hours of healthy people is 2.3/min in a second, 1.04 in t
 BRIDGED_S: Final = 60.0
 """Over a gap of at most this length, the rates before and after it are compared as if they were adjacent."""
 
+RECOVERY_S: Final = 120.0
+"""A rate is that of a wearer who moves for so long after the last motion. In the first minute after an exercise a healthy heart
+slows down by more than 12/min (Cole et al., N Engl J Med 341:1351, 1999), so from below 150/min to below 131/min in two."""
+MOTION_DELAY_S: Final = 60.0
+"""Motion that is known so long after the rate has reached the limit counts as motion in its rise: `models.signal.motion` looks
+at the last minute."""
+MOVING_REASON: Final = "motion.moving"
+"""The reason key of an alert about the rate of a wearer who moved when it was raised."""
+
 
 class ExertionRule:
     """Follows the beats and tells whether an alert about their rate must wait.
 
     A gradual rise needs a slower rate before it. Where none was seen, as from the start of the stream, nothing has to wait.
+    A gradual rise in motion waits longer while the motion lasts. Motion changes nothing for any other rate.
+
+    Attributes:
+        is_moving: whether the wearer moves, at the beats that follow; None if that is not known, which counts as rest.
     """
 
     def __init__(self, limits: Limits, age_years: int | None = None) -> None:
@@ -43,6 +57,12 @@ class ExertionRule:
             (fastest, limits.rate_persistence.value),
         )
         """From which rate on, and for how long a rate that rose gradually must last."""
+        self._moving_wait_s = max(limits.exertion_moving_persistence.value, limits.exertion_persistence.value)
+        self.is_moving: bool | None = None
+        self._moved_s = -inf
+        """When the wearer moved last."""
+        self._rose_in_motion = False
+        """Whether the rate reached the limit in a motion that has lasted since."""
         self._since_s: list[float | None] = [None] * len(self._waits_s)
         self._intervals_s = Latest[float](2 * BLOCK)
         self._was_slower = False
@@ -63,6 +83,7 @@ class ExertionRule:
             (t_s if since is None else since) if rate >= from_rate - (0.0 if since is None else self._hysteresis) else None
             for since, (from_rate, _) in zip(self._since_s, self._waits_s, strict=True)
         ]
+        self._follow_motion(t_s)
 
     def on_gap(self, seconds: float = inf) -> None:
         """Process a gap."""
@@ -76,9 +97,18 @@ class ExertionRule:
             return False
         if self._jump:
             return t_s - self._jump[1] < self._persistence_s
-        return all(
-            since is None or t_s - since < wait_s for since, (_, wait_s) in zip(self._since_s, self._waits_s, strict=True)
-        )
+        waits_s = [wait_s for _, wait_s in self._waits_s]
+        if self._rose_in_motion:
+            waits_s[0] = self._moving_wait_s
+        return all(since is None or t_s - since < wait_s for since, wait_s in zip(self._since_s, waits_s, strict=True))
+
+    def _follow_motion(self, t_s: float) -> None:
+        if self.is_moving:
+            self._moved_s = t_s
+        since_s = self._since_s[0]
+        may_begin = since_s is not None and t_s - since_s <= MOTION_DELAY_S
+        has_moved = since_s is not None and t_s - self._moved_s <= RECOVERY_S
+        self._rose_in_motion = has_moved and (may_begin or self._rose_in_motion)
 
     def _follow_jump(self, t_s: float, rate: float, latest: Sequence[float]) -> None:
         if self._jump:

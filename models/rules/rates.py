@@ -6,7 +6,7 @@ from typing import Final
 
 from config.limits import Limits
 from models.findings import Finding
-from models.rules.exertion import ExertionRule
+from models.rules.exertion import MOVING_REASON, ExertionRule
 from models.signal.filters import median_of
 from models.signal.latest import Latest
 
@@ -62,7 +62,7 @@ class RateRule:
         """Whether the signal of each of the latest intervals was seen to show no beat."""
         self._onset_s: float | None = None
         self._critical_since_s: float | None = None
-        self._raised = self._is_critical = False
+        self._raised = self._is_critical = self._in_motion = False
         self._extreme = self._longest_s = self._reported_s = 0.0
 
     @property
@@ -100,7 +100,7 @@ class RateRule:
         if self._onset_s is not None and self._raised:
             yield self._finding(max(t_s, self._onset_s), is_lost=is_lost)
         self._onset_s = self._critical_since_s = None
-        self._raised = self._is_critical = False
+        self._raised = self._is_critical = self._in_motion = False
 
     def restart(self, t_s: float) -> Iterator[Finding]:
         """End the episode at `t_s`, where another rule reports what follows, and forget the intervals."""
@@ -194,4 +194,7 @@ class RateRule:
             measured["critical_bpm"] = self._critical
             if not self._is_tachycardia:
                 measured["longest_s"] = round(float(self._longest_s), 2)
-        return Finding(self._kind, self._onset_s, end_s, f"rule:{self._kind}", None, measured, lost=is_lost)
+        if end_s is None and self._exertion and self._exertion.is_moving:
+            self._in_motion = True
+        reasons = (MOVING_REASON,) if self._in_motion else ()
+        return Finding(self._kind, self._onset_s, end_s, f"rule:{self._kind}", None, measured, lost=is_lost, reasons=reasons)

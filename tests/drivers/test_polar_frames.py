@@ -59,7 +59,8 @@ class TestSettings:
             (0, (500, 1000), 500),
             (1, (135,), 135),
             (1, (28, 44, 55, 135, 176), 55),
-            (2, (25, 50, 200), 200),
+            (2, (25, 50, 100, 200), 25),
+            (2, (52,), 52),
         ],
     )
     def test_the_rate_nearest_to_the_preferred_one_is_chosen(
@@ -89,7 +90,7 @@ class TestSettings:
             assert {setting: (value,) for setting, value in chosen.items()} == parse_settings(encode_settings(chosen))
 
     def test_preferred_rates_suit_the_analysis(self) -> None:
-        assert PREFERRED_RATES_HZ == {Measurement.ECG: 130, Measurement.PPG: 55}
+        assert PREFERRED_RATES_HZ == {Measurement.ECG: 130, Measurement.PPG: 55, Measurement.ACC: 25}
 
 
 class TestFactor:

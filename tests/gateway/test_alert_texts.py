@@ -35,6 +35,7 @@ from gateway.alerts import (
 from gateway.priorities import PRIORITIES
 from models.findings import INCONCLUSIVE, STALE_REASON
 from models.interval_analysis import EXTREME_REASON, INTERVALS_REASON, RATE_REASON, WAVEFORM_REASON
+from models.rules.exertion import MOVING_REASON
 from sync.commands import CommandKind, Refusal
 
 LANG = Path(__file__).parents[2] / "cloud" / "page" / "static" / "lang"
@@ -105,6 +106,11 @@ def test_results_that_are_late_or_perhaps_of_another_person_have_a_text(language
 def test_what_is_not_from_an_ecg_or_has_no_newer_value_has_a_text(language: str) -> None:
     reasons = load_texts(language)["reason"]
     assert all(reasons[reason] for reason in (INTERVALS_REASON, RATE_REASON, EXTREME_REASON, STALE_REASON, WAVEFORM_REASON))
+
+
+@languages
+def test_that_the_wearer_moved_has_a_text(language: str) -> None:
+    assert load_texts(language)["reason"][MOVING_REASON]
 
 
 @languages

@@ -57,6 +57,10 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
 
+ACCELERATION = [Waveform(f"acc_{axis}", tuple(range(900, 925)), 25.0, 1.0, last_ns=0) for axis in "xyz"]
+"""A second of each axis."""
+
+
 async def run(folder: Path, models: LoadedModels) -> dict[str, float]:
     """Processes all sensors second by second and writes them at the agent's interval; returns the memory use at the end."""
     outbox = Outbox.open(
@@ -75,7 +79,7 @@ async def run(folder: Path, models: LoadedModels) -> dict[str, float]:
             for pipeline in pipelines:
                 frame = tuple(np.frombuffer(samples.read(2 * RATE_HZ), "<i2").tolist())
                 wave = Waveform("ecg", frame, RATE_HZ, SCALE_MV, last_ns=arrival.mono_ns)
-                output = await run_on_analysis_thread(pipeline.feed, [wave], arrival)
+                output = await run_on_analysis_thread(pipeline.feed, [wave, *ACCELERATION], arrival)
                 await recorder.add(output.records, {f"timeline {pipeline.sensor}": pipeline.state()})
             if (second + 1) % COMMIT_INTERVAL_S == 0:
                 await recorder.flush()

@@ -33,6 +33,7 @@ ECG = from_script(load_script("demo"))
 RATE, LOCATION, BATTERY, MODEL = "2A37", "2A38", "2A19", "2A24"
 START_ECG = bytes.fromhex("02 00 00 01 82 00 01 01 0e 00")
 STOP_ECG = bytes.fromhex("03 00")
+START_ACC, STOP_ACC = bytes.fromhex("02 02 00 01 19 00 01 01 10 00 02 01 04 00"), bytes.fromhex("03 02")
 UNIX_NS = 1_764_000_000 * 10**9
 LOOP_ZERO_NS = UNIX_NS - 946_684_800 * 10**9
 """The strap's time when the loop's clock shows 0."""
@@ -168,7 +169,7 @@ def test_only_a_bonded_hub_can_start_the_ecg(tmp_path: Path) -> None:
                     await attempt
                 assert refused.value.error_code in (0x05, 0x0F)  # insufficient authentication or encryption
             await connection.pair()
-            assert (await control.read_value()).hex(" ") == "0f 01" + " 00" * 15
+            assert (await control.read_value()).hex(" ") == "0f 05" + " 00" * 15
             assert connection.sc
 
     virtual_time.run(scenario())
@@ -379,6 +380,38 @@ def test_a_wrong_clock_is_sent_and_journaled_as_it_is(tmp_path: Path) -> None:
     steps_s = [(after.last_ns - before.last_ns) / 1e9 for before, after in pairwise(testbed.hub.frames)]
     assert sorted(steps_s)[-2:] == pytest.approx([0.56, 100.56], abs=0.01)
     assert [frame.last_ns for frame in read_journal(testbed.journal).frames] == [frame.last_ns for frame in testbed.hub.frames]
+
+
+def test_the_acceleration_shows_whether_the_wearer_walks(tmp_path: Path) -> None:
+    """At the rate that the hub chose, beside the ECG, in frames of 36 samples of three axes."""
+
+    async def scenario() -> None:
+        async with run_testbed(tmp_path) as testbed:
+            hub, received = testbed.hub, list[tuple[float, bytes]]()
+            connection = await hub.connect()
+            await connection.pair()
+            await hub[pmd.CONTROL_POINT].subscribe(lambda value: hub.responses.append(value.hex(" ")), prefer_notify=False)
+            await hub[pmd.DATA].subscribe(lambda value: received.append((now_s(), bytes(value))))
+            await hub.request(START_ECG)
+            await hub.request(START_ACC)
+            await asyncio.sleep(15)
+            testbed.sensor.is_walking = True
+            await asyncio.sleep(15)
+            await hub.request(STOP_ACC)
+            count = len(received)
+            await asyncio.sleep(2)
+            assert hub.responses == ["f0 02 00 00 00", "f0 02 02 00 00 01", "f0 03 02 00 00"]
+            assert {value[0] for _, value in received[count:]} == {0}
+            frames = [(at_s, value) for at_s, value in received if value[0] == 2]
+            assert {(len(value), value[9]) for _, value in frames} == {(10 + 6 * 36, 1)}
+            times_ns = [int.from_bytes(value[1:9], "little") for _, value in frames]
+            assert {after - before for before, after in pairwise(times_ns)} == {36 * 40_000_000}
+            assert times_ns[0] == pytest.approx(LOOP_ZERO_NS + frames[0][0] * 1e9, abs=1e6)
+            heights = [np.abs(np.frombuffer(value[10:], "<i2").reshape(-1, 3)[:, 1] + 1000).max() for _, value in frames]
+            assert max(heights[:9]) < 20
+            assert min(heights[-9:]) > 200
+
+    virtual_time.run(scenario())
 
 
 def test_a_lost_radio_ends_the_strap_with_one_error(tmp_path: Path) -> None:
