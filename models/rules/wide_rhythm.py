@@ -18,7 +18,7 @@ from models.inference.ecg_beat import QRS, SAMPLES_BEFORE_R, WAVE_SAMPLES
 from models.qrs_shapes import MAX_SHIFT_SAMPLES, SAME_SHAPE_COSINE, best_cosines, shift_qrs
 from models.signal.filters import Samples, median_of
 from models.signal.latest import Latest
-from models.signal.qrs_width import is_wide
+from models.signal.qrs_width import is_narrow, is_wide
 
 WINDOW_BEATS: Final = 17
 MIN_BEATS: Final = 9
@@ -69,7 +69,11 @@ class WideRhythm:
 
 
 class WideRhythmDetector:
-    """Learns the conducted shapes of a patient, and detects wide, regular and fast rhythms of another shape."""
+    """Learns the conducted shapes of a patient, and detects wide, regular and fast rhythms of another shape.
+
+    Attributes:
+        narrow_s: time of the latest beat if it ends a regular fast rhythm of narrow complexes of one shape; None otherwise.
+    """
 
     def __init__(self, limits: Limits, conducted_mv: Iterable[Sequence[float]] = ()) -> None:
         """Start a stream; `conducted_mv` is what an earlier one returned from `conducted_mv`."""
@@ -82,6 +86,7 @@ class WideRhythmDetector:
         self._blocks_mv: list[Samples] = []
         """Mean beats of the latest blocks of a slow rhythm, all of one shape."""
         self._count = self._wide_count = 0
+        self.narrow_s: float | None = None
 
     def conducted_mv(self) -> list[list[float]]:
         """Return the conducted shapes, ready for JSON."""
@@ -99,7 +104,9 @@ class WideRhythmDetector:
         self._count += 1
         if in_af or self._count % JUDGE_EVERY_BEATS:
             return None
-        mean_mv = self._wide_mean() if self._is_fast_and_regular() else None
+        aligned = _align([wave for _, _, wave in self._beats]) if self._is_fast_and_regular() else None
+        self.narrow_s = t_s if aligned is not None and self._is_narrow(aligned) else None
+        mean_mv = None if aligned is None else self._wide_mean(aligned)
         self._wide_count = 0 if mean_mv is None else self._wide_count + 1
         return WideRhythm(self._beats[0][0], mean_mv) if mean_mv is not None and self._wide_count >= MIN_WIDE else None
 
@@ -107,14 +114,20 @@ class WideRhythmDetector:
         """Forget the latest beats: a ventricular run has begun, and its shape is not conducted."""
         self._beats.clear()
         self._blocks_mv, self._slow_s, self._wide_count = [], 0.0, 0
+        self.narrow_s = None
 
-    def _wide_mean(self) -> Samples | None:
+    def _wide_mean(self, aligned: Samples) -> Samples | None:
         """Return the mean of the latest beats if it is wide and not conducted."""
-        aligned = _align([wave for _, _, wave in self._beats])
-        if aligned is None or not is_wide(aligned, SAMPLES_BEFORE_R, self._wide_ms):
+        if not is_wide(aligned, SAMPLES_BEFORE_R, self._wide_ms, self._median_rr_s()):
             return None
         mean_mv: Samples = aligned.mean(axis=0)
         return None if self._is_conducted(mean_mv) else mean_mv
+
+    def _is_narrow(self, aligned: Samples) -> bool:
+        return is_narrow(aligned, SAMPLES_BEFORE_R, self._wide_ms, self._median_rr_s())
+
+    def _median_rr_s(self) -> float:
+        return median_of([rr for _, rr, _ in self._beats][1:])
 
     def _is_fast_and_regular(self) -> bool:
         if len(self._beats) < MIN_BEATS:
