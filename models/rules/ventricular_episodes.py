@@ -185,8 +185,9 @@ def is_standstill(windows: Sequence[Window]) -> bool:
 
 
 def is_other(windows: Sequence[Window]) -> bool:
-    """Return whether one of the windows is too slow for fibrillation or tachycardia, or its beats are narrow and regular."""
-    return any(window.slow_share > MAX_SLOW_SHARE or window.is_narrow for window in windows)
+    """Return whether one of the windows is too slow for fibrillation or tachycardia, or most show narrow regular beats."""
+    narrow = sum(window.is_narrow for window in windows)
+    return any(window.slow_share > MAX_SLOW_SHARE for window in windows) or 2 * narrow > len(windows)
 
 
 def is_organised(windows: Sequence[Window]) -> bool:

@@ -23,8 +23,8 @@ from models.signal.qrs_width import is_narrow, is_wide
 WINDOW_BEATS: Final = 17
 MIN_BEATS: Final = 9
 MIN_WINDOW_S: Final = 4.0
-"""A rhythm is judged by its last 9 to 17 beats, at least 4 s: 8 intervals at 120/min. With the detector's learning time and the
-delay of the labels, a rhythm that begins with the stream is known within 10 s."""
+"""A rhythm is judged by its last 9 to 17 beats: at least 4 s, which are 8 intervals at 120/min, or 17 beats above 240/min. With
+the detector's learning time and the delay of the labels, a rhythm that begins with the stream is known within 10 s."""
 
 RATE_TOLERANCE: Final = 0.01
 """A median rate below the limit by this share counts as at the limit: R peaks are located to some 4 ms."""
@@ -42,6 +42,9 @@ JUDGE_EVERY_BEATS: Final = 2
 """A fast rhythm is judged at every second beat, which saves time."""
 MIN_WIDE: Final = 2
 """Consecutive judgements of a wide rhythm that confirm it."""
+NARROW_LEAD: Final = 6
+"""So many more are needed in a rhythm that was narrow, until its beats have another shape or rate: a complex of 100 ms may seem
+wide now and then (our choice: the 12 beats of 3 s at 240/min)."""
 
 SLOW_RR_S: Final = (0.6, 1.5)
 """Intervals of a sinus rhythm at rest, 100 to 40/min."""
@@ -107,7 +110,12 @@ class WideRhythmDetector:
         aligned = _align([wave for _, _, wave in self._beats]) if self._is_fast_and_regular() else None
         self.narrow_s = t_s if aligned is not None and self._is_narrow(aligned) else None
         mean_mv = None if aligned is None else self._wide_mean(aligned)
-        self._wide_count = 0 if mean_mv is None else self._wide_count + 1
+        if mean_mv is not None:
+            self._wide_count += 1
+        elif self.narrow_s is not None:
+            self._wide_count = -NARROW_LEAD
+        else:
+            self._wide_count = 0 if aligned is None else min(self._wide_count, 0)
         return WideRhythm(self._beats[0][0], mean_mv) if mean_mv is not None and self._wide_count >= MIN_WIDE else None
 
     def start_run(self) -> None:
@@ -134,9 +142,8 @@ class WideRhythmDetector:
             return False
         intervals = [rr for _, rr, _ in self._beats][1:]
         median_s = median_of(intervals)
-        if median_s > self._max_rr_s or self._beats[-1][0] - self._beats[0][0] < min(
-            MIN_WINDOW_S, (WINDOW_BEATS - 1) * median_s
-        ):
+        is_long = len(self._beats) == WINDOW_BEATS or self._beats[-1][0] - self._beats[0][0] >= MIN_WINDOW_S
+        if median_s > self._max_rr_s or not is_long:
             return False
         regular = sum(abs(rr - median_s) <= REGULAR_TOLERANCE * median_s for rr in intervals)
         return regular >= REGULAR_SHARE * len(intervals)

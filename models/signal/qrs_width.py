@@ -13,7 +13,7 @@ median, with a standard deviation of 27 ms. Of the complexes of 140 ms or more 9
 of those below 110 ms 0.5 %. 37 settings of the constants were compared there.
 """
 
-from math import ceil, floor
+from math import ceil, floor, sqrt
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -32,12 +32,13 @@ CORE_WIDTH_SHARE: Final = 0.8
 """The core of a wide complex, where the slope is at least this share of the steepest, is wider than this share of the limit."""
 
 STEEP_SLOPE_SHARE: Final = 0.3
-"""The steep part of a narrow complex, where the slope is at least this share, is not: a T wave that follows at once at 250/min
-is less steep."""
+FAST_RR_S: Final = 0.35
+"""The steep part of a narrow complex, where the slope is at least this share, is not: a T wave that follows at once at a fast
+rate is less steep. Above 170/min the share rises as T waves become shorter, with the root of the rate (Bazett 1920)."""
 
-MAX_OUTSIDE_SHARE: Final = 0.5
+MAX_OUTSIDE_SHARE: Final = 0.6
 """Largest height of the signal outside a narrow complex as a share of the whole: a T wave of half of the complex. In the
-fibrillation of cudb whose steep edges repeat regularly it is 0.7 and more."""
+fibrillation of cudb whose steep edges repeat regularly it is 0.7 and more, with one exception."""
 MIN_OUTSIDE_SAMPLES: Final = 4
 
 SEARCH_SAMPLES: Final = round(0.08 * RATE_HZ)
@@ -45,6 +46,13 @@ SEARCH_SAMPLES: Final = round(0.08 * RATE_HZ)
 
 MIN_SLOPE_RATIO: Final = 2.0
 """The limit of the slope is at least this multiple of the standard error of the mean slope, otherwise noise seems steep."""
+
+
+class _Reach(NamedTuple):
+    """Where a complex begins and ends, in samples of the beat."""
+
+    before: float
+    after: float
 
 
 def is_wide(beats_mv: Samples, r_index: int, limit_ms: float, rr_s: float) -> bool:
@@ -69,14 +77,22 @@ def is_narrow(beats_mv: Samples, r_index: int, limit_ms: float, rr_s: float) -> 
         limit_ms: the limit of a wide complex.
         rr_s: the interval between two beats, which the samples span.
     """
-    reach = _find_reach(beats_mv, r_index, STEEP_SLOPE_SHARE)
-    if reach is None or 1000.0 * (reach.after - reach.before) / RATE_HZ > CORE_WIDTH_SHARE * limit_ms:
-        return False
+    shares = {STEEP_SLOPE_SHARE, STEEP_SLOPE_SHARE * max(1.0, sqrt(FAST_RR_S / rr_s))}
+    reaches = (_find_reach(beats_mv, r_index, share) for share in sorted(shares))
+    max_samples = CORE_WIDTH_SHARE * limit_ms * RATE_HZ / 1000.0
     mean, half = beats_mv.mean(axis=0), round(rr_s * RATE_HZ / 2)
-    first, last = floor(reach.before), ceil(reach.after)
+    return any(
+        reach is not None and reach.after - reach.before <= max_samples and _is_low_outside(mean, reach, half)
+        for reach in reaches
+    )
+
+
+def _is_low_outside(mean_mv: Samples, part: _Reach, half: int) -> bool:
+    """Return whether the interval of `half` samples on each side of a part of a beat is low outside this part."""
+    first, last = floor(part.before), ceil(part.after)
     start = max((first + last) // 2 - half, 0)
-    interval = mean[start : start + 2 * half + 1]
-    outside = np.concatenate((mean[start : first + 1], mean[last : start + 2 * half + 1]))
+    interval = mean_mv[start : start + 2 * half + 1]
+    outside = np.concatenate((mean_mv[start : first + 1], mean_mv[last : start + 2 * half + 1]))
     return outside.size >= MIN_OUTSIDE_SAMPLES and float(np.ptp(outside)) <= MAX_OUTSIDE_SHARE * float(np.ptp(interval))
 
 
@@ -84,13 +100,6 @@ def measure_qrs_width_ms(beats_mv: Samples, r_index: int, slope_share: float = S
     """Return the width of the mean of aligned beats (n, samples) at 125 Hz, in ms; None if there is too much noise."""
     reach = _find_reach(beats_mv, r_index, slope_share)
     return None if reach is None else 1000.0 * (reach.after - reach.before) / RATE_HZ
-
-
-class _Reach(NamedTuple):
-    """Where a complex begins and ends, in samples of the beat."""
-
-    before: float
-    after: float
 
 
 def _find_reach(beats_mv: Samples, r_index: int, slope_share: float) -> _Reach | None:
@@ -104,10 +113,11 @@ def _find_reach(beats_mv: Samples, r_index: int, slope_share: float) -> _Reach |
     if limit < MIN_SLOPE_RATIO * error:
         return None
     centre = steepest + 1
-    return _Reach(centre - _reach(mean[steepest::-1], limit), centre + _reach(mean[steepest:], limit))
+    before, after = _count_until_flat(mean[steepest::-1], limit), _count_until_flat(mean[steepest:], limit)
+    return _Reach(centre - before, centre + after)
 
 
-def _reach(slope: Samples, limit: float) -> float:
+def _count_until_flat(slope: Samples, limit: float) -> float:
     """Return the samples until the slope falls below a limit, between two samples; all of them if it does not."""
     lasting = np.lib.stride_tricks.sliding_window_view(slope < limit, FLAT_SAMPLES).all(axis=1)
     if not lasting.any():
