@@ -36,6 +36,11 @@ FAST_RR_S: Final = 0.35
 """The steep part of a narrow complex, where the slope is at least this share, is not: a T wave that follows at once at a fast
 rate is less steep. Above 170/min the share rises as T waves become shorter, with the root of the rate (Bazett 1920)."""
 
+WIDE_CORE_SHARES: Final = (0.9, 1.25)
+MERGED_RR_S: Final = 60.0 / 240.0
+"""The core of a complex that is certainly narrow is below this share of the limit. At 240/min and more a T wave follows so
+closely that it may belong to the core; a wide rhythm cannot be told from flutter there."""
+
 MAX_OUTSIDE_SHARE: Final = 0.6
 """Largest height of the signal outside a narrow complex as a share of the whole: a T wave of half of the complex. In the
 fibrillation of cudb whose steep edges repeat regularly it is 0.7 and more, with one exception."""
@@ -77,6 +82,15 @@ def is_narrow(beats_mv: Samples, r_index: int, limit_ms: float, rr_s: float) -> 
         limit_ms: the limit of a wide complex.
         rr_s: the interval between two beats, which the samples span.
     """
+    if not _is_short_and_steep(beats_mv, r_index, limit_ms, rr_s):
+        return False
+    core_ms = measure_qrs_width_ms(beats_mv, r_index, CORE_SLOPE_SHARE)
+    least, most = (share * limit_ms for share in WIDE_CORE_SHARES)
+    return rr_s <= MERGED_RR_S or core_ms is None or not least < core_ms <= most
+
+
+def _is_short_and_steep(beats_mv: Samples, r_index: int, limit_ms: float, rr_s: float) -> bool:
+    """Return whether the steep part of the mean beat is as short as a narrow complex, and the signal outside it low."""
     shares = {STEEP_SLOPE_SHARE, STEEP_SLOPE_SHARE * max(1.0, sqrt(FAST_RR_S / rr_s))}
     reaches = (_find_reach(beats_mv, r_index, share) for share in sorted(shares))
     max_samples = CORE_WIDTH_SHARE * limit_ms * RATE_HZ / 1000.0
