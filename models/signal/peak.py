@@ -30,7 +30,7 @@ _BAND_MATRIX: Final = correlation_matrix(PEAK_BAND, 2 * R_PEAK_SEARCH_SAMPLES + 
 def locate_r_peak(signal: Samples, usual_mv: float = 0.0) -> tuple[float, float]:
     """Locate the R peak in `R_PEAK_CONTEXT_SAMPLES` samples on each side of a peak of the envelope.
 
-    `usual_mv` is the height of the R peak of the beat before; 0 if there was none.
+    `usual_mv` is the height of the R peak of the beat before; 0 if its sign does not matter.
 
     Returns:
         Its offset from the envelope's peak in samples, and its height over the median of the samples in mV.

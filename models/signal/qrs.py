@@ -85,6 +85,10 @@ SEARCHBACK_RR_FACTOR: Final = 1.66
 MAX_SEARCHBACK_WAIT_SAMPLES: Final = _samples(2.5)
 """Longest time until a beat is overdue: longer than an RR interval at 30/min, shorter than a pause that raises an alert."""
 
+FAST_RR_SAMPLES: Final = _samples(0.3)
+"""At 200/min and more, R peaks are located at deflections of the same sign: two deflections of one complex lie 0.03 s apart,
+which makes the interval irregular or as short as the refractory period."""
+
 MAX_HEIGHT_RATIO: Final = 3.0
 """Heights above this multiple of the median are limited to it: an artefact must not raise the threshold above real beats."""
 
@@ -378,7 +382,8 @@ class QrsDetector:
     def _locate(self, beat: PeakCandidate) -> RPeak:
         """Return the R peak of a beat, and queue the beat for learning its shape; in noise, the shape locates the peak."""
         context = self._context(beat.sample)
-        offset, amplitude = locate_r_peak(context[_R_PEAK_CONTEXT], self._last_amplitude)
+        usual = self._last_amplitude if self._median_rr <= FAST_RR_SAMPLES else 0.0
+        offset, amplitude = locate_r_peak(context[_R_PEAK_CONTEXT], usual)
         self._last_amplitude = amplitude
         noise, match = self._noise / self._median_height, beat.match
         by_shape = noise >= LOCATE_BY_SHAPE_NOISE_RATIO

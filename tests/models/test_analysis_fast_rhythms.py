@@ -39,7 +39,7 @@ def kinds(rhythm: Rhythm) -> dict[str, float]:
     return found
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(
     shape=st.sampled_from(NARROW),
     per_minute=st.integers(200, 300),
