@@ -24,6 +24,10 @@ USUAL_DEFLECTION_SHARE: Final = 0.75
 """The R peak of a biphasic complex is the deflection of the same sign as in the beat before, if it reaches this share of the
 highest one (our choice): otherwise noise would decide between two that are 30 ms apart."""
 
+FAST_RR_SAMPLES: Final = round(0.3 * RATE_HZ)
+"""At 200/min and more, R peaks are located at deflections of the same sign: two deflections of one complex lie 0.03 s apart,
+which makes the interval irregular or as short as the refractory period."""
+
 _BAND_MATRIX: Final = correlation_matrix(PEAK_BAND, 2 * R_PEAK_SEARCH_SAMPLES + 1)
 
 

@@ -31,7 +31,7 @@ from models.signal.learning import (
     Level,
     learn_level,
 )
-from models.signal.peak import R_PEAK_CONTEXT_SAMPLES, R_PEAK_SEARCH_SAMPLES, locate_r_peak
+from models.signal.peak import FAST_RR_SAMPLES, R_PEAK_CONTEXT_SAMPLES, R_PEAK_SEARCH_SAMPLES, locate_r_peak
 from models.signal.resample import RATE_HZ
 from models.signal.shape import CONTEXT_SAMPLES, TEMPLATE_WEIGHT, BeatSignal, QrsShape, interval_before
 from models.signal.waves import (
@@ -84,10 +84,6 @@ SEARCHBACK_RR_FACTOR: Final = 1.66
 
 MAX_SEARCHBACK_WAIT_SAMPLES: Final = _samples(2.5)
 """Longest time until a beat is overdue: longer than an RR interval at 30/min, shorter than a pause that raises an alert."""
-
-FAST_RR_SAMPLES: Final = _samples(0.3)
-"""At 200/min and more, R peaks are located at deflections of the same sign: two deflections of one complex lie 0.03 s apart,
-which makes the interval irregular or as short as the refractory period."""
 
 MAX_HEIGHT_RATIO: Final = 3.0
 """Heights above this multiple of the median are limited to it: an artefact must not raise the threshold above real beats."""
