@@ -109,8 +109,8 @@ class EcgAnalysis:
         self._organised = OrganisedRhythm()
         self._hum = HumWatch(rate_hz, self._hop)
         self._pacing = PacingRule(rate_hz, contexts)
-        self._open_vt: set[tuple[str, float]] = set()
-        """The tachycardias that were reported as `vt`."""
+        self._ventricular: set[tuple[str, float]] = set()
+        """The open episodes that were reported as `vt` or `vf`."""
         self._is_after_gap = False
         """Whether the beats since the last gap were dropped."""
         self._last_beat_s: float | None = None
@@ -203,7 +203,7 @@ class EcgAnalysis:
             *self._advance_patterns(horizon_s - MAX_NEXT_RR_S),
             *self._quality.step(self.chain),
             *self._rhythm.step(self.chain),
-            *self._ventricles.push(mv, self.chain, has_contact=self.has_contact),
+            *self._ventricles.push(mv, self.chain, has_contact=self.has_contact, narrow_s=self._labeller.narrow_s),
         )
         return self._make_step(labelled, findings)
 
@@ -230,7 +230,7 @@ class EcgAnalysis:
             rr_s = self._rr_to(beat, self._last_detected_s)
             self._last_detected_s = beat.t_s
             self._organised.on_beat(beat.t_s, rr_s)
-            if rr_s is not None and not self._open_vt:
+            if rr_s is not None and not self._ventricular:
                 yield from self._tachycardia.on_beat(beat.t_s, rr_s)
                 if self._mean_rate:
                     yield from self._mean_rate.on_beat(beat.t_s, rr_s)
@@ -248,7 +248,9 @@ class EcgAnalysis:
             self._last_labelled_s = beat.t_s
             yield from self._run.on_beat(beat.t_s, rr_s, beat.label, beat.wide_since_s, beat.next_rr_s)
             for rule in self._geminies:
-                yield from rule.end_episode() if self._run.is_open else rule.on_beat(beat.t_s, rr_s, beat.label)
+                yield from (
+                    rule.end_episode() if self._run.is_open or self._ventricular else rule.on_beat(beat.t_s, rr_s, beat.label)
+                )
             if self._af:
                 yield from self._af.on_beat(beat.t_s, rr_s, beat.label)
 
@@ -286,11 +288,11 @@ class EcgAnalysis:
     def _yield_to(self, finding: Finding) -> Iterator[Finding]:
         """End the episodes of other rules that a reported finding describes better, so that it is the only alert."""
         is_open = finding.end_s is None and finding.inconclusive is None
-        if finding.kind == "vt":
-            (self._open_vt.add if is_open else self._open_vt.discard)(finding.episode)
+        if finding.kind in ("vt", "vf"):
+            (self._ventricular.add if is_open else self._ventricular.discard)(finding.episode)
             if is_open:
                 yield from self._tachycardia.restart(finding.onset_s)
-        elif finding.kind == "asystole" and is_open:
+        if finding.kind == "asystole" and is_open:
             yield from self._bradycardia.restart(finding.onset_s)
         elif finding.kind == "vf" and is_open:
             yield from self._pause.suspend(finding.onset_s)

@@ -92,6 +92,11 @@ class BeatLabeller:
         """The times of the beats that are not labelled yet, in order."""
         return self._context_builder.pending_s
 
+    @property
+    def narrow_s(self) -> float | None:
+        """The time of the latest labelled beat if it ends a regular fast rhythm of narrow complexes of one shape."""
+        return self._wide.narrow_s
+
     def flush(self, chain: EcgChain) -> list[LabelledBeat]:
         """Return the remaining beats before a gap or the end; the stretch of `chain` has been finished and its beats pushed."""
         return self._label_all(self._context_builder.flush(chain))

@@ -35,6 +35,10 @@ true tachycardia have less than 0.1, nearly always."""
 KEPT_WINDOWS: Final = 16
 """Windows whose probability of noise is kept: the longest stretch that is asked for has 10 s."""
 
+NARROW_S: Final = 2.5
+"""A window shows a narrow regular rhythm if the latest beat of one is at most this old when it ends: beats are labelled up to
+1.5 s after they were detected, and every second one is judged."""
+
 INSIDE_S: Final = 1.0
 """A window shows a stretch if it ends at least this long after its start: a third of what the window is named after."""
 
@@ -57,8 +61,17 @@ class VentricularMonitor:
         """End and probability of noise of the latest windows that were classified."""
         self.latest: Window | None = None
 
-    def push(self, mv: Samples, chain: EcgChain, *, has_contact: bool = True) -> Iterator[Finding]:
-        """Process one hop in mV, which the chain has processed; `has_contact`: what the sensor says of its electrodes."""
+    def push(
+        self, mv: Samples, chain: EcgChain, *, has_contact: bool = True, narrow_s: float | None = None
+    ) -> Iterator[Finding]:
+        """Process one hop in mV, which the chain has processed.
+
+        Args:
+            mv: the samples.
+            chain: the chain.
+            has_contact: what the sensor says of its electrodes.
+            narrow_s: time of the latest beat if it belongs to a regular fast rhythm of narrow complexes.
+        """
         if chain.end_s < self._next_s:
             return
         end_s = chain.end_s
@@ -66,7 +79,8 @@ class VentricularMonitor:
         newest = chain.newest(INPUT_SAMPLES) if not chain.in_gap else np.full(INPUT_SAMPLES, np.nan)
         defect: Defect | None = "hum" if self._mains.is_hum(mv) else find_still_defect(newest[-WINDOW_SAMPLES:])
         defect = defect if has_contact else "lead_off"
-        self.latest = None if defect else self._classify(newest)
+        is_narrow = narrow_s is not None and end_s - narrow_s <= NARROW_S
+        self.latest = None if defect else self._classify(newest, is_narrow=is_narrow)
         if self.latest is not None:
             self._noise.append((end_s, self.latest.probabilities[NOISE]))
             self._noisy_windows = self._noisy_windows + 1 if self.latest.is_noise else 0
@@ -80,7 +94,8 @@ class VentricularMonitor:
     @property
     def excludes_organised(self) -> bool:
         """Whether the latest window shows noise, or a dangerous rhythm, even if no finding has been raised yet."""
-        return self.latest is not None and (self.latest.is_noise or danger((self.latest,)) >= DANGEROUS)
+        latest = self.latest
+        return latest is not None and (latest.is_noise or (danger((latest,)) >= DANGEROUS and not latest.is_narrow))
 
     def is_noise(self, start_s: float, end_s: float) -> bool:
         """Whether any part of the signal between two times is more likely noise than not."""
@@ -97,13 +112,13 @@ class VentricularMonitor:
         yield from self._episodes.lose(start_s)
         yield from self._no_signal.gap(start_s)
 
-    def _classify(self, mv: Samples) -> Window | None:
+    def _classify(self, mv: Samples, *, is_narrow: bool) -> Window | None:
         """Return what the newest window shows; None without a model, or if too much of it is missing."""
         if self._model is None or np.mean(np.isfinite(mv[-WINDOW_SAMPLES:])) < MIN_KNOWN_SHARE:
             return None
         window = prepare(mv)
         probabilities = self._model.classify(window)
         if sum(probabilities[rhythm] for rhythm in KINDS) < SUSPECT:
-            return Window(probabilities)
+            return Window(probabilities, is_narrow=is_narrow)
         slow_share, jumps = measure_slow_share(window), has_baseline_jump(mv)
-        return Window(probabilities, *measure_repetition(window), slow_share, jumps)
+        return Window(probabilities, *measure_repetition(window), slow_share, jumps, is_narrow)

@@ -37,7 +37,7 @@ CHANGE_WINDOWS: Final = 5
 OFF: Final = 0.9
 OFF_WINDOWS: Final = 10
 """An episode ends when the mean probability of an organised rhythm reaches `OFF` over so many windows: as long as an alarm may
-take by IEC 60601-2-27. A shorter calm, or chest compressions, do not end it."""
+take by IEC 60601-2-27. A shorter calm, or chest compressions, do not end it. As many windows of a narrow rhythm end it, too."""
 
 MAX_UNKNOWN_S: Final = 10.0
 """An episode is lost when no window could be classified for this long."""
@@ -63,6 +63,8 @@ class Window:
         similarity: how similar it is then, up to 1; 0 where it was not measured.
         slow_share: part of the power that lies below 2 Hz; 1 where it was not measured.
         jumps: whether the baseline jumps in it as from the electrode, after which the amplifier shows no beats for a while.
+        is_narrow: whether its beats are a regular fast rhythm of narrow complexes of one shape: a supraventricular tachycardia
+            (ACC/AHA/HRS 2015, section 3.2), whatever the network says.
     """
 
     probabilities: tuple[float, ...]
@@ -70,6 +72,7 @@ class Window:
     similarity: float = 0.0
     slow_share: float = 1.0
     jumps: bool = False
+    is_narrow: bool = False
 
     @property
     def is_noise(self) -> bool:
@@ -106,7 +109,7 @@ class VentricularEpisodes:
         recent = tuple(self._recent)
         if self._episode is None:
             yield from self._start(t_s, recent)
-        elif len(recent) == OFF_WINDOWS and mean_probability(recent, ORGANISED) >= OFF:
+        elif len(recent) == OFF_WINDOWS and is_organised(recent):
             yield from self._end(t_s)
         elif self._episode.rhythm != VF and is_ventricular(recent, CHANGE_WINDOWS) and name_rhythm(recent) == VF:
             yield from self._end(t_s)
@@ -120,7 +123,7 @@ class VentricularEpisodes:
 
     def _start(self, t_s: float, recent: Sequence[Window]) -> Iterator[Finding]:
         """Start an episode if the latest windows agree on a dangerous rhythm."""
-        if is_ventricular(recent, VENTRICULAR_WINDOWS) and not is_slow(recent[-VENTRICULAR_WINDOWS:]):
+        if is_ventricular(recent, VENTRICULAR_WINDOWS) and not is_other(recent[-VENTRICULAR_WINDOWS:]):
             rhythm, windows = name_rhythm(recent), recent[-VENTRICULAR_WINDOWS:]
         elif is_standstill(recent):
             rhythm, windows = ASYSTOLE, recent[-ASYSTOLE_WINDOWS:]
@@ -176,14 +179,20 @@ def is_ventricular(windows: Sequence[Window], count: int) -> bool:
 def is_standstill(windows: Sequence[Window]) -> bool:
     """Return whether the latest windows show an asystole."""
     latest = windows[-ASYSTOLE_WINDOWS:]
-    if len(latest) < ASYSTOLE_WINDOWS or danger(latest) < ON or any(window.jumps for window in latest):
+    if len(latest) < ASYSTOLE_WINDOWS or danger(latest) < ON or any(window.jumps or window.is_narrow for window in latest):
         return False
     return mean_probability(latest, ASYSTOLE) > mean_probability(latest, VT) + mean_probability(latest, VF)
 
 
-def is_slow(windows: Sequence[Window]) -> bool:
-    """Return whether one of the windows is too slow for fibrillation or tachycardia, however broad its waves are."""
-    return any(window.slow_share > MAX_SLOW_SHARE for window in windows)
+def is_other(windows: Sequence[Window]) -> bool:
+    """Return whether one of the windows is too slow for fibrillation or tachycardia, or most show narrow regular beats."""
+    narrow = sum(window.is_narrow for window in windows)
+    return any(window.slow_share > MAX_SLOW_SHARE for window in windows) or 2 * narrow > len(windows)
+
+
+def is_organised(windows: Sequence[Window]) -> bool:
+    """Return whether the windows show that an episode is over."""
+    return mean_probability(windows, ORGANISED) >= OFF or all(window.is_narrow for window in windows)
 
 
 def name_rhythm(windows: Sequence[Window]) -> int:

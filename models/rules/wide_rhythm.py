@@ -18,13 +18,13 @@ from models.inference.ecg_beat import QRS, SAMPLES_BEFORE_R, WAVE_SAMPLES
 from models.qrs_shapes import MAX_SHIFT_SAMPLES, SAME_SHAPE_COSINE, best_cosines, shift_qrs
 from models.signal.filters import Samples, median_of
 from models.signal.latest import Latest
-from models.signal.qrs_width import is_wide
+from models.signal.qrs_width import is_narrow, is_wide
 
 WINDOW_BEATS: Final = 17
 MIN_BEATS: Final = 9
 MIN_WINDOW_S: Final = 4.0
-"""A rhythm is judged by its last 9 to 17 beats, at least 4 s: 8 intervals at 120/min. With the detector's learning time and the
-delay of the labels, a rhythm that begins with the stream is known within 10 s."""
+"""A rhythm is judged by its last 9 to 17 beats: at least 4 s, which are 8 intervals at 120/min, or 17 beats above 240/min. With
+the detector's learning time and the delay of the labels, a rhythm that begins with the stream is known within 10 s."""
 
 RATE_TOLERANCE: Final = 0.01
 """A median rate below the limit by this share counts as at the limit: R peaks are located to some 4 ms."""
@@ -42,6 +42,9 @@ JUDGE_EVERY_BEATS: Final = 2
 """A fast rhythm is judged at every second beat, which saves time."""
 MIN_WIDE: Final = 2
 """Consecutive judgements of a wide rhythm that confirm it."""
+NARROW_LEAD: Final = 6
+"""So many more are needed in a rhythm that was narrow, until its beats have another shape or rate: a complex of 100 ms may seem
+wide now and then (our choice: the 12 beats of 3 s at 240/min)."""
 
 SLOW_RR_S: Final = (0.6, 1.5)
 """Intervals of a sinus rhythm at rest, 100 to 40/min."""
@@ -69,7 +72,11 @@ class WideRhythm:
 
 
 class WideRhythmDetector:
-    """Learns the conducted shapes of a patient, and detects wide, regular and fast rhythms of another shape."""
+    """Learns the conducted shapes of a patient, and detects wide, regular and fast rhythms of another shape.
+
+    Attributes:
+        narrow_s: time of the latest beat if it ends a regular fast rhythm of narrow complexes of one shape; None otherwise.
+    """
 
     def __init__(self, limits: Limits, conducted_mv: Iterable[Sequence[float]] = ()) -> None:
         """Start a stream; `conducted_mv` is what an earlier one returned from `conducted_mv`."""
@@ -82,6 +89,7 @@ class WideRhythmDetector:
         self._blocks_mv: list[Samples] = []
         """Mean beats of the latest blocks of a slow rhythm, all of one shape."""
         self._count = self._wide_count = 0
+        self.narrow_s: float | None = None
 
     def conducted_mv(self) -> list[list[float]]:
         """Return the conducted shapes, ready for JSON."""
@@ -99,31 +107,43 @@ class WideRhythmDetector:
         self._count += 1
         if in_af or self._count % JUDGE_EVERY_BEATS:
             return None
-        mean_mv = self._wide_mean() if self._is_fast_and_regular() else None
-        self._wide_count = 0 if mean_mv is None else self._wide_count + 1
+        aligned = _align([wave for _, _, wave in self._beats]) if self._is_fast_and_regular() else None
+        self.narrow_s = t_s if aligned is not None and self._is_narrow(aligned) else None
+        mean_mv = None if aligned is None else self._wide_mean(aligned)
+        if mean_mv is not None:
+            self._wide_count += 1
+        elif self.narrow_s is not None:
+            self._wide_count = -NARROW_LEAD
+        else:
+            self._wide_count = 0 if aligned is None else min(self._wide_count, 0)
         return WideRhythm(self._beats[0][0], mean_mv) if mean_mv is not None and self._wide_count >= MIN_WIDE else None
 
     def start_run(self) -> None:
         """Forget the latest beats: a ventricular run has begun, and its shape is not conducted."""
         self._beats.clear()
         self._blocks_mv, self._slow_s, self._wide_count = [], 0.0, 0
+        self.narrow_s = None
 
-    def _wide_mean(self) -> Samples | None:
+    def _wide_mean(self, aligned: Samples) -> Samples | None:
         """Return the mean of the latest beats if it is wide and not conducted."""
-        aligned = _align([wave for _, _, wave in self._beats])
-        if aligned is None or not is_wide(aligned, SAMPLES_BEFORE_R, self._wide_ms):
+        if not is_wide(aligned, SAMPLES_BEFORE_R, self._wide_ms, self._median_rr_s()):
             return None
         mean_mv: Samples = aligned.mean(axis=0)
         return None if self._is_conducted(mean_mv) else mean_mv
+
+    def _is_narrow(self, aligned: Samples) -> bool:
+        return is_narrow(aligned, SAMPLES_BEFORE_R, self._wide_ms, self._median_rr_s())
+
+    def _median_rr_s(self) -> float:
+        return median_of([rr for _, rr, _ in self._beats][1:])
 
     def _is_fast_and_regular(self) -> bool:
         if len(self._beats) < MIN_BEATS:
             return False
         intervals = [rr for _, rr, _ in self._beats][1:]
         median_s = median_of(intervals)
-        if median_s > self._max_rr_s or self._beats[-1][0] - self._beats[0][0] < min(
-            MIN_WINDOW_S, (WINDOW_BEATS - 1) * median_s
-        ):
+        is_long = len(self._beats) == WINDOW_BEATS or self._beats[-1][0] - self._beats[0][0] >= MIN_WINDOW_S
+        if median_s > self._max_rr_s or not is_long:
             return False
         regular = sum(abs(rr - median_s) <= REGULAR_TOLERANCE * median_s for rr in intervals)
         return regular >= REGULAR_SHARE * len(intervals)

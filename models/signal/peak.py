@@ -2,8 +2,6 @@
 
 from typing import Final
 
-import numpy as np
-
 from models.signal.filters import Samples, bandpass, correlation_matrix
 from models.signal.resample import RATE_HZ
 
@@ -22,17 +20,32 @@ FIRST_DEFLECTION_SHARE: Final = 0.88
 """The R peak is the first deflection that reaches this share of the highest one. A wide complex often has two deflections of
 nearly equal height, and noise would decide between them. Chosen by scores on mitdb, where 0.8 to 0.9 score about the same."""
 
+USUAL_DEFLECTION_SHARE: Final = 0.75
+"""The R peak of a biphasic complex is the deflection of the same sign as in the beat before, if it reaches this share of the
+highest one (our choice): otherwise noise would decide between two that are 30 ms apart."""
+
+FAST_RR_SAMPLES: Final = round(0.3 * RATE_HZ)
+"""At 200/min and more, R peaks are located at deflections of the same sign: two deflections of one complex lie 0.03 s apart,
+which makes the interval irregular or as short as the refractory period."""
+
 _BAND_MATRIX: Final = correlation_matrix(PEAK_BAND, 2 * R_PEAK_SEARCH_SAMPLES + 1)
 
 
-def locate_r_peak(signal: Samples) -> tuple[float, float]:
+def locate_r_peak(signal: Samples, usual_mv: float = 0.0) -> tuple[float, float]:
     """Locate the R peak in `R_PEAK_CONTEXT_SAMPLES` samples on each side of a peak of the envelope.
+
+    `usual_mv` is the height of the R peak of the beat before; 0 if its sign does not matter.
 
     Returns:
         Its offset from the envelope's peak in samples, and its height over the median of the samples in mV.
     """
-    heights: list[float] = np.abs(signal.dot(_BAND_MATRIX)).tolist()
+    banded: list[float] = signal.dot(_BAND_MATRIX).tolist()
+    heights = [abs(value) for value in banded]
     top = _first_deflection(heights)
+    if banded[top] * usual_mv < 0:
+        same_sign = [abs(value) if value * usual_mv > 0 else 0.0 for value in banded]
+        if max(same_sign[1:-1]) >= USUAL_DEFLECTION_SHARE * max(heights):
+            top = _first_deflection([0.0, *same_sign[1:-1], 0.0])
     ordered = signal.copy()
     ordered.sort()
     amplitude_mv = signal.item(top + _MARGIN) - ordered.item(signal.size // 2)

@@ -31,7 +31,7 @@ from models.signal.learning import (
     Level,
     learn_level,
 )
-from models.signal.peak import R_PEAK_CONTEXT_SAMPLES, R_PEAK_SEARCH_SAMPLES, locate_r_peak
+from models.signal.peak import FAST_RR_SAMPLES, R_PEAK_CONTEXT_SAMPLES, R_PEAK_SEARCH_SAMPLES, locate_r_peak
 from models.signal.resample import RATE_HZ
 from models.signal.shape import CONTEXT_SAMPLES, TEMPLATE_WEIGHT, BeatSignal, QrsShape, interval_before
 from models.signal.waves import (
@@ -111,6 +111,7 @@ class QrsDetector:
         """Accepted beats that have not been reported yet."""
         self._last_r_peak = -inf
         """Sample number of the last R peak."""
+        self._last_amplitude_mv = 0.0
         self._median_height = self._tall_height = 0.0
         """Median and third highest of the last beat heights."""
         self._noise = 0.0
@@ -376,7 +377,9 @@ class QrsDetector:
     def _locate(self, beat: PeakCandidate) -> RPeak:
         """Return the R peak of a beat, and queue the beat for learning its shape; in noise, the shape locates the peak."""
         context = self._context(beat.sample)
-        offset, amplitude = locate_r_peak(context[_R_PEAK_CONTEXT])
+        usual = self._last_amplitude_mv if self._median_rr <= FAST_RR_SAMPLES else 0.0
+        offset, amplitude = locate_r_peak(context[_R_PEAK_CONTEXT], usual)
+        self._last_amplitude_mv = amplitude
         noise, match = self._noise / self._median_height, beat.match
         by_shape = noise >= LOCATE_BY_SHAPE_NOISE_RATIO
         if by_shape and not match:

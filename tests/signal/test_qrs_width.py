@@ -10,6 +10,7 @@ from models.signal.qrs_width import is_wide, measure_qrs_width_ms
 from models.signal.resample import RATE_HZ
 
 R_INDEX = 45
+RR_S = 0.5
 TIME_S = (np.arange(104) - R_INDEX) / RATE_HZ
 
 
@@ -42,12 +43,12 @@ def test_noise_that_averages_out_does_not_widen_a_complex(noise_mv: float) -> No
 
 def test_a_complex_in_too_much_noise_has_no_width() -> None:
     assert measure_qrs_width_ms(beats(triangle(0.09), 0.2), R_INDEX) is None
-    assert not is_wide(beats(triangle(0.2), 0.3), R_INDEX, 120)
+    assert not is_wide(beats(triangle(0.2), 0.3), R_INDEX, 120, RR_S)
 
 
 @pytest.mark.parametrize(("width_s", "expected"), [(0.07, False), (0.09, False), (0.14, True), (0.16, True), (0.2, True)])
 def test_wide_complexes_are_told_from_narrow_ones(width_s: float, expected: bool) -> None:
-    assert is_wide(beats(triangle(width_s), 0.01), R_INDEX, 120) is expected
+    assert is_wide(beats(triangle(width_s), 0.01), R_INDEX, 120, RR_S) is expected
 
 
 def test_a_steep_p_wave_right_before_a_narrow_complex_does_not_make_it_wide() -> None:
@@ -56,7 +57,7 @@ def test_a_steep_p_wave_right_before_a_narrow_complex_does_not_make_it_wide() ->
     width_ms = measure_qrs_width_ms(beats(beat), R_INDEX)
     assert width_ms is not None
     assert width_ms >= 120
-    assert not is_wide(beats(beat), R_INDEX, 120)
+    assert not is_wide(beats(beat), R_INDEX, 120, RR_S)
 
 
 def test_a_wave_without_a_flat_part_is_as_wide_as_the_beat() -> None:
