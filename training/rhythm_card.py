@@ -121,7 +121,6 @@ def card(
 ) -> dict[str, Any]:
     """Return every section of the card."""
     robustness = measure_robustness(result, data, _SEED, progress)
-    whole = robustness["as recorded"]["f1_mean"]
     labels, probability = result.labels, result.probability
     calibration = result.calibration
     return {
@@ -154,7 +153,7 @@ def card(
         "subgroups": _subgroups(result),
         "robustness": {
             "noise_and_packet_loss": robustness,
-            "change_of_f1_mean_at_5_percent_lost": (robustness["5 % of packets lost"]["f1_mean"] - whole) / 100,
+            "change_of_f1_mean_at_5_percent_lost": _change_of_f1_mean(robustness),
         },
         "int8_parity": {"method": INT8, "size_bytes": size_bytes, **parity},
         "coverage": {"lowest_probability": float(facts["lowest_probability"]), "curve": coverage(probability, labels)},
@@ -169,6 +168,11 @@ def _figures(probability: NDArray[np.float64], labels: NDArray[np.int64]) -> dic
         name: {"value": value, "interval_95": limits[name], "target": TARGETS.get(name)} for name, value in figures.items()
     }
     return {"method": FIGURES} | measured | {"confusion": confusion(probability, labels)}
+
+
+def _change_of_f1_mean(robustness: Mapping[str, Any]) -> float:
+    with_loss, without = (robustness[name]["f1_mean"] for name in ("5 % of packets lost", "as recorded"))
+    return float(with_loss - without) / 100
 
 
 def _misclassified(result: CrossValidation) -> dict[str, Any]:
