@@ -121,6 +121,8 @@ class Strap(Peripheral):
 
     async def serve(self) -> None:
         """Answer control point requests in order, and run the streams that they start and stop."""
+        connection = self.connection
+        assert connection is not None  # this task is cancelled when the connection ends
         self._requests = asyncio.Queue(_MAX_PENDING_REQUESTS)
         streams: dict[int, asyncio.Task[NoReturn]] = {}
         running: frozenset[int] = frozenset()
@@ -130,8 +132,10 @@ class Strap(Peripheral):
                 response = pmd.handle_request(request, pmd.H10, running)
                 running = response.running
                 for measurement in running - streams.keys():
-                    is_ecg = measurement == pmd.ECG
-                    stream = self._stream() if is_ecg else self._stream_acceleration(pmd.setting_of(request, pmd.SAMPLE_RATE))
+                    if measurement == pmd.ECG:
+                        stream = self._stream(connection)
+                    else:
+                        stream = self._stream_acceleration(connection, pmd.setting_of(request, pmd.SAMPLE_RATE))
                     streams[measurement] = tasks.create_task(stream)
                 for measurement in streams.keys() - running:
                     streams.pop(measurement).cancel()
@@ -166,10 +170,9 @@ class Strap(Peripheral):
         if notify:
             self._playback.start(now_s())
 
-    async def _stream_acceleration(self, rate_hz: int) -> NoReturn:
+    async def _stream_acceleration(self, connection: Connection, rate_hz: int) -> NoReturn:
         """Send frames of the acceleration from now on, each at the time of its last sample."""
-        connection, next_s = self.connection, now_s()
-        assert connection is not None  # `serve` runs during a connection
+        next_s = now_s()
         count = min(pmd.MAX_ACCELERATION_SAMPLES, (connection.att_mtu - 13) // 6)
         while True:
             times_s = next_s + np.arange(count) / rate_hz
@@ -181,12 +184,11 @@ class Strap(Peripheral):
             if self.is_subscribed(self._data):
                 await self.device.notify_subscriber(connection, self._data, frame)
 
-    async def _stream(self) -> NoReturn:
+    async def _stream(self, connection: Connection) -> NoReturn:
         """Send each frame at the time at which its last sample is measured."""
         start_ns = self._playback.start(now_s())
         self._on_event({"event": "streaming", "script_start_us": (start_ns + pmd.EPOCH_UNIX_NS) // 1000})
-        first, connection = self._playback.next_sample(now_s()), self.connection
-        assert connection is not None  # `serve` runs during a connection
+        first = self._playback.next_sample(now_s())
         self.faults.reset()
         while True:
             count = pmd.samples_per_frame(connection.att_mtu)

@@ -320,6 +320,24 @@ def test_the_acceleration_shows_whether_the_wearer_walks(tmp_path: Path) -> None
     virtual_time.run(scenario())
 
 
+def test_a_stream_that_starts_as_the_connection_ends_leaves_the_strap_running(tmp_path: Path) -> None:
+    """The request and the end of the connection are handled in one turn of the event loop."""
+
+    async def scenario() -> None:
+        async with run_testbed(tmp_path) as testbed:
+            await testbed.hub.stream_all()
+            await asyncio.sleep(1)
+            connection = testbed.sensor.connection
+            assert connection is not None
+            testbed.sensor._requests.put_nowait(START_ACC)
+            asyncio.get_running_loop().call_soon(connection.emit, connection.EVENT_DISCONNECTION, 0x13)
+            await asyncio.sleep(1)
+            assert not testbed.running.done()
+            assert testbed.sensor.connection is None
+
+    virtual_time.run(scenario())
+
+
 def test_a_lost_radio_ends_the_strap_with_one_error(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with run_testbed(tmp_path) as testbed:
