@@ -32,6 +32,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from benchmarks.sensor_testbed import START_US, STRAP, Plan, Report, SensorTestbed, make_unused_sensors
 from benchmarks.twelve_hours import resident_mb
+from benchmarks.virtual_hub import PAIRING_DELAY_S
 from gateway import virtual_time
 from gateway.models import load_models
 from gateway.simulate.scenario import Fault, draw_faults
@@ -126,9 +127,14 @@ class Soak:
             phase_s = rng.uniform(0, min(INTERVAL_S, seconds - quiet_s))
             regular = [phase_s + INTERVAL_S * number for number in range(int((seconds - quiet_s - phase_s) / INTERVAL_S) + 1)]
             before = [fault.at_s - rng.uniform(*LEAD_S) for fault in faults if fault.sensor == name]
-            last = [seconds - quiet_s, seconds - quiet_s / 2]
+            last = [between_restarts(seconds - quiet_s), between_restarts(seconds - quiet_s / 2)]
             uses[name] = sorted((*regular, *before, *last))
         return uses
+
+
+def between_restarts(at_s: float) -> float:
+    """Return a time near `at_s`, midway between those at which the agent may restart because of a forgotten bond."""
+    return (at_s // PAIRING_DELAY_S + 0.5) * PAIRING_DELAY_S
 
 
 def run_part(soak: Soak, part: int, folder: Path, progress: Progress, task: Any) -> dict[str, Any]:
