@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from config.limits import DEFAULT_LIMITS, Limits
+from models.atrial_rhythms import AtrialRhythms
 from models.beat_context import BeatContext, BeatContextBuilder
 from models.early_beats import EarlyBeats
 from models.inference.ecg_beat import (
@@ -18,6 +19,7 @@ from models.inference.ecg_beat import (
     HISTORY_INTERVALS,
     QRS,
     EcgBeat,
+    N,
     S,
     V,
     adjust_for_af,
@@ -73,6 +75,7 @@ class BeatLabeller:
         self._wide = WideRhythmDetector(limits, conducted_mv)
         self._context_builder = BeatContextBuilder()
         self._early_beats = EarlyBeats()
+        self._atrial_rhythms = AtrialRhythms()
         self._in_af = False
         self._previous_ectopic_rr_s = np.nan
         """RR interval that ends at the previous beat if that beat is labelled S, otherwise NaN; in seconds."""
@@ -129,6 +132,7 @@ class BeatLabeller:
         self._wide.start_run()
         self._context_builder.forget_last_beat()
         self._context_builder.forget_rhythm(wide.mean_mv)
+        self._atrial_rhythms = AtrialRhythms()
         return replace(beat, label="V", wide_since_s=wide.onset_s)
 
     def _label(self, context: BeatContext) -> LabelledBeat:
@@ -136,6 +140,7 @@ class BeatLabeller:
         beat = context.beat
         previous_ectopic_rr_s, self._previous_ectopic_rr_s = self._previous_ectopic_rr_s, np.nan
         follows_v, self._follows_v = self._follows_v and not beat.after_gap, False
+        in_atrial_rhythm = self._atrial_rhythms.push(float(context.rr_s[HISTORY_INTERVALS - 1]))
         if self._model is None:
             return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, "N", 1.0)
         is_received = np.count_nonzero(np.isfinite(context.wave_mv[QRS])) > MIN_KNOWN_SHARE * QRS_SAMPLES
@@ -154,6 +159,8 @@ class BeatLabeller:
         if index == S:
             self._previous_ectopic_rr_s = float(rr_before_s[0])
         self._follows_v = index == V
+        if index == N and in_atrial_rhythm and not self._in_af:
+            index = S
         return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, CLASSES[index], float(probabilities[0, index]))
 
 

@@ -222,6 +222,18 @@ class TestLabeller:
         each_alone = model.choose_classes(shares, is_early, np.full(rr_before_s.size, np.nan))
         assert found.count("S") > np.count_nonzero(each_alone == S) > 0
 
+    def test_an_abrupt_run_is_supraventricular_whatever_the_model_says_unless_it_is_in_af(
+        self, model: EcgBeat, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(model, "probabilities", lambda _: np.array([[0.98, 0.01, 0.005, 0.005]], np.float32))
+        beats_s = [*regular_beats(20), *(16.2 + 0.5 * number for number in range(1, 30))]
+        chain, labeller = EcgChain(RATE_HZ), BeatLabeller(model)
+        labels = [beat.label for beat in labeller.push(chain.push(ecg(beats_s)), chain)]
+        assert set(labels[:25]) == {"N"}
+        assert set(labels[25:]) == {"S"}
+        chain, labeller = EcgChain(RATE_HZ), BeatLabeller(model)
+        assert {beat.label for beat in labeller.push(chain.push(ecg(beats_s)), chain, in_af=True)} == {"N"}
+
     def test_in_af_a_beat_after_a_ventricular_one_is_no_less_probably_ventricular(
         self, model: EcgBeat, monkeypatch: pytest.MonkeyPatch
     ) -> None:
