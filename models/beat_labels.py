@@ -6,6 +6,7 @@ a second. Labels depend on the samples only, not on the chunk sizes.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import Final
 
 import numpy as np
@@ -109,17 +110,13 @@ class BeatLabeller:
         return self._wide.conducted_mv()
 
     def _label_all(self, contexts: Iterator[BeatContext]) -> list[LabelledBeat]:
-        return [self._label_in_run(context) for context in contexts]
-
-    def _label_in_run(self, context: BeatContext) -> LabelledBeat:
-        next_rr_s = float(context.rr_s[HISTORY_INTERVALS])
-        return replace(self._follow_run(context, self._label(context)), next_rr_s=None if np.isnan(next_rr_s) else next_rr_s)
+        return [self._follow_run(context, self._label(context)) for context in contexts]
 
     def _follow_run(self, context: BeatContext, beat: LabelledBeat) -> LabelledBeat:
         """Return the beat as V if it belongs to a ventricular tachycardia; such beats do not become usual."""
         rr_s = None if beat.after_gap else float(context.rr_s[HISTORY_INTERVALS - 1])
         was_open = self._run.is_open
-        label = self._run.relabel(rr_s, context.wave_mv, beat.label, context.template_mv)
+        label = self._run.relabel(rr_s, context.wave_mv, beat.label, context.template_mv, beat.probability)
         if was_open and label == "V":
             self._context_builder.forget_last_beat()
         if self._run.is_open:
@@ -137,15 +134,14 @@ class BeatLabeller:
 
     def _label(self, context: BeatContext) -> LabelledBeat:
         """Label a beat by the model."""
-        beat = context.beat
         previous_ectopic_rr_s, self._previous_ectopic_rr_s = self._previous_ectopic_rr_s, np.nan
-        follows_v, self._follows_v = self._follows_v and not beat.after_gap, False
+        follows_v, self._follows_v = self._follows_v and not context.beat.after_gap, False
         in_atrial_rhythm = self._atrial_rhythms.push(float(context.rr_s[HISTORY_INTERVALS - 1]))
         if self._model is None:
-            return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, "N", 1.0)
+            return _make_labelled(context, "N", 1.0)
         is_received = np.count_nonzero(np.isfinite(context.wave_mv[QRS])) > MIN_KNOWN_SHARE * QRS_SAMPLES
         if not is_received or _is_artefact(context.wave_mv, context.template_mv):
-            return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, UNKNOWN, 0.0)
+            return _make_labelled(context, UNKNOWN, 0.0)
         # Classify one beat at a time, because sums may differ in the last bit between batch sizes.
         rr_s, shape = context.rr_s[None], np.array([context.shape])
         probabilities = self._model.probabilities(features(context.wave_mv[None], context.template_mv[None], rr_s, shape))
@@ -161,10 +157,16 @@ class BeatLabeller:
         self._follows_v = index == V
         if index == N and in_atrial_rhythm and not self._in_af:
             index = S
-        return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, CLASSES[index], float(probabilities[0, index]))
+        return _make_labelled(context, CLASSES[index], float(probabilities[0, index]))
+
+
+def _make_labelled(context: BeatContext, label: str, probability: float) -> LabelledBeat:
+    next_rr_s = float(context.rr_s[HISTORY_INTERVALS])
+    return LabelledBeat(*context.beat, label, probability, next_rr_s=None if isnan(next_rr_s) else next_rr_s)
 
 
 def _is_artefact(wave_mv: Samples, usual_mv: Samples) -> bool:
     """Return whether a beat is too high for a heart, and for this patient. Both are those of `BeatContext`."""
-    height_mv = float(np.nanmax(wave_mv[QRS]) - np.nanmin(wave_mv[QRS]))
+    qrs_mv = wave_mv[QRS]
+    height_mv = float(np.fmax.reduce(qrs_mv) - np.fmin.reduce(qrs_mv))  # these ignore NaN, like the slower `nanmax`
     return height_mv > MAX_QRS_MV and height_mv > MAX_HEIGHT_RATIO * float(np.ptp(usual_mv[QRS]))

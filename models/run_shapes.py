@@ -29,6 +29,10 @@ WINDOW_BEATS: Final = 3
 SLOW_INTERVALS: Final = 8
 """It has also ended, as a tachycardia, after this many consecutive intervals below its rate limit (`RunRule`)."""
 
+CLEAR_PROBABILITY: Final = 0.7
+"""A run is kept only if its first beats are V with this probability in the mean (our choice). After a tachycardia that has
+become usual, the classifier doubts the sinus beats, and calls some of them V with less."""
+
 
 class RunShapes:
     """The shapes and the rate of the ventricular tachycardia in progress.
@@ -40,7 +44,7 @@ class RunShapes:
     def __init__(self, limits: Limits) -> None:
         self._max_rr_s = 60.0 / limits.vt_rate.value
         self._pause_s = limits.pause.value
-        self._streak: list[Samples] = []
+        self._streak: list[tuple[Samples, float]] = []
         self._shapes: list[Samples] = []
         self._rr_s = Latest[float](RATE_INTERVALS)
         self._kept = Latest[bool](WINDOW_BEATS)
@@ -50,7 +54,7 @@ class RunShapes:
         """Start a run of this shape."""
         self._start([mean_mv], [])
 
-    def relabel(self, rr_s: float | None, wave_mv: Samples, label: str, usual_mv: Samples) -> str:
+    def relabel(self, rr_s: float | None, wave_mv: Samples, label: str, usual_mv: Samples, probability: float) -> str:
         """Return the label of a beat, given that of the classifier.
 
         Args:
@@ -58,9 +62,10 @@ class RunShapes:
             wave_mv: the beat, as in `BeatContext`.
             label: the classifier's.
             usual_mv: the patient's usual beat, as in `BeatContext`.
+            probability: of the label.
         """
         if not self.is_open:
-            self._extend_streak(rr_s, wave_mv, label, usual_mv)
+            self._extend_streak(rr_s, wave_mv, label, usual_mv, probability)
             return label
         if rr_s is not None and rr_s >= self._pause_s:
             self.is_open = False
@@ -77,16 +82,17 @@ class RunShapes:
             self.is_open = False
         return "V" if belongs else label
 
-    def _extend_streak(self, rr_s: float | None, wave_mv: Samples, label: str, usual_mv: Samples) -> None:
+    def _extend_streak(self, rr_s: float | None, wave_mv: Samples, label: str, usual_mv: Samples, probability: float) -> None:
         if label != "V" or (self._streak and (rr_s is None or rr_s > self._max_rr_s)):
             self._streak = []
         if label != "V":
             return
-        self._streak.append(wave_mv)
+        self._streak.append((wave_mv, probability))
         if len(self._streak) >= RUN_BEATS:
-            unusual = [wave for wave in self._streak if best_cosine(shift_qrs(wave), usual_mv) < SAME_SHAPE_COSINE]
-            if len(unusual) == len(self._streak):
-                self._start(unusual[-1:], [] if rr_s is None else [rr_s])
+            waves, probabilities = zip(*self._streak, strict=True)
+            is_unusual = all(best_cosine(shift_qrs(wave), usual_mv) < SAME_SHAPE_COSINE for wave in waves)
+            if is_unusual and sum(probabilities) >= CLEAR_PROBABILITY * len(probabilities):
+                self._start([wave_mv], [] if rr_s is None else [rr_s])
             self._streak = self._streak[1:]
 
     def _start(self, shapes: list[Samples], rr_s: list[float]) -> None:
