@@ -27,14 +27,18 @@ from models.inference.ecg_beat import (
     features,
     find_early_beats,
 )
+from models.moved_complex import is_moved
 from models.qrs_shapes import MIN_KNOWN_SHARE, QRS_SAMPLES
 from models.rules.wide_rhythm import WideRhythmDetector
-from models.run_shapes import RunShapes
+from models.run_shapes import RunShapes, is_in_time
 from models.signal.chain import Beat, EcgChain
 from models.signal.filters import Samples
 
 UNKNOWN: Final = "?"
 """Label of a beat whose class is unknown: too little of its QRS complex was received, or it is an artefact of the electrode."""
+
+USUAL_INTERVALS: Final = 8
+"""Latest intervals whose median a beat must keep that has the usual shape, but another place of its R peak."""
 
 MAX_QRS_MV: Final = 5.0
 """QRS complexes are 0.5 to 5 mV high from peak to valley (IEC 60601-2-27:2011, 201.12.1.101.15)."""
@@ -157,12 +161,22 @@ class BeatLabeller:
         self._follows_v = index == V
         if index == N and in_atrial_rhythm and not self._in_af:
             index = S
+        elif index == V and _is_usual(context):
+            index = N
         return _make_labelled(context, CLASSES[index], float(probabilities[0, index]))
 
 
 def _make_labelled(context: BeatContext, label: str, probability: float) -> LabelledBeat:
     next_rr_s = float(context.rr_s[HISTORY_INTERVALS])
     return LabelledBeat(*context.beat, label, probability, next_rr_s=None if isnan(next_rr_s) else next_rr_s)
+
+
+def _is_usual(context: BeatContext) -> bool:
+    """Return whether a beat is the patient's usual one, in time, and only its R peak was found in another deflection."""
+    before_s = context.rr_s[HISTORY_INTERVALS - 1 - USUAL_INTERVALS : HISTORY_INTERVALS]
+    if np.isnan(before_s).any() or not is_in_time(float(before_s[-1]), before_s[:-1].tolist()):
+        return False
+    return is_moved(context.wave_mv, context.template_mv)
 
 
 def _is_artefact(wave_mv: Samples, usual_mv: Samples) -> bool:

@@ -4,12 +4,12 @@ The beat classifier compares each beat with the patient's usual shapes. A tachyc
 would be labelled N. Here they are compared with the beats that began the run.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
-import numpy as np
-
 from config.limits import Limits
-from models.qrs_shapes import SAME_SHAPE_COSINE, best_cosine, best_cosines, shift_qrs
+from models.moved_complex import has_shape
+from models.qrs_shapes import SAME_SHAPE_COSINE, best_cosine, shift_qrs
 from models.rules.ventricular import RUN_BEATS
 from models.signal.filters import Samples, median_of
 from models.signal.latest import Latest
@@ -103,10 +103,14 @@ class RunShapes:
         self.is_open = True
 
     def _keeps_shape(self, wave_mv: Samples) -> bool:
-        shifted = shift_qrs(wave_mv)
-        if shifted is None:
-            return False
-        return bool((best_cosines(shifted, np.array(self._shapes))[0] >= SAME_SHAPE_COSINE).any())
+        """Return whether a beat has one of the shapes, wherever in the complex its R peak was found."""
+        return any(has_shape(wave_mv, shape) for shape in self._shapes)
 
     def _keeps_rate(self, rr_s: float) -> bool:
-        return not self._rr_s or abs(rr_s - median_of(self._rr_s)) <= SAME_RATE * median_of(self._rr_s)
+        return not self._rr_s or is_in_time(rr_s, self._rr_s)
+
+
+def is_in_time(rr_s: float, before_s: Iterable[float]) -> bool:
+    """Return whether an interval keeps the rate of those before it."""
+    median_s = median_of(before_s)
+    return abs(rr_s - median_s) <= SAME_RATE * median_s
