@@ -27,9 +27,9 @@ MIN_COMPLEXES: Final = 8
 MAX_OFFSET_S: Final = 0.03
 """Largest distance between the middle of a P wave and the peak that is taken for an R peak."""
 
-MIN_CORRELATION: Final = 0.9
+MIN_CORRELATION: Final = 0.92
 MIN_GAIN: Final = 0.6
-MAX_GAIN: Final = 1.6
+MAX_GAIN: Final = 1.4
 """A P wave correlates so with the learnt one, and is so many times as high; it varies with the breath."""
 
 _HALF: Final = round(HALF_P_S * RATE_HZ)
