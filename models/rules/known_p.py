@@ -24,6 +24,9 @@ LEARNT_COMPLEXES: Final = 16
 MIN_COMPLEXES: Final = 8
 """QRS complexes before which the signal is compared, in its median: one ectopic beat in two does not change it."""
 
+MIN_STEADINESS: Final = 0.8
+"""Median correlation of the signals before the complexes with their median: in fibrillation and noise nothing is learnt."""
+
 MAX_OFFSET_S: Final = 0.03
 """Largest distance between the middle of a P wave and the peak that is taken for an R peak."""
 
@@ -81,9 +84,15 @@ class KnownPWave:
         return 0 if not middles.size else 1 + int(np.count_nonzero(np.diff(middles) > _HALF))
 
     def _known(self) -> Samples:
-        """Return (k, length) parts of the median signal before a QRS complex, each without its mean."""
+        """Return (k, length) parts of the median signal before a QRS complex, each without its mean; none if it varies."""
         if self._templates is None:
-            self._templates = _centred(np.median(self._before_mv, axis=0))
+            usual = np.median(self._before_mv, axis=0)
+            usual -= usual.mean()
+            parts = np.array(self._before_mv)
+            parts -= parts.mean(axis=1, keepdims=True)
+            fits = parts @ usual / np.maximum(np.linalg.norm(parts, axis=1) * np.linalg.norm(usual), 1e-9)
+            is_steady = np.median(fits) >= MIN_STEADINESS
+            self._templates = _centred(usual) if is_steady else np.empty((0, _LENGTH))
         return self._templates
 
 

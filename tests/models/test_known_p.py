@@ -24,9 +24,7 @@ class Recorded:
         return first / RATE_HZ, self._mv[first : round(end_s * RATE_HZ) + 1]
 
 
-def learnt(
-    qrs: Waves, complexes: int = LEARNT_COMPLEXES, p: Waves = P, escape: float = 0.5
-) -> tuple[KnownPWave, Recorded]:
+def learnt(qrs: Waves, complexes: int = LEARNT_COMPLEXES, p: Waves = P, escape: float = 0.5) -> tuple[KnownPWave, Recorded]:
     """Sinus rhythm of 75/min, then P waves alone from 20 s, and a complex at 25.0 s of `escape` times the height."""
     beats = [(0.8 * n, qrs) for n in range(1, 24)] + [(0.8 * n - 0.16, p) for n in range(1, 30)]
     signal = Recorded(ecg([*beats, (25.0, tuple((height * escape, at_s, width_s) for height, at_s, width_s in qrs))], 30.0))
