@@ -1,7 +1,7 @@
 """Knows this patient's P wave from the signal before each QRS complex, so that it is not taken for a beat in a standstill.
 
-Height alone does not tell a P wave from a low QRS complex: some are 0.4 mV high, or half as high as the complex. But the P waves
-of a standstill have the shape and the height of those before it.
+Height alone does not tell a P wave from a low QRS complex: some are 0.4 mV high, or half as high as the complex. But the P
+waves of a standstill have the shape and the height of those before it.
 """
 
 from typing import Final
@@ -15,7 +15,7 @@ from models.signal.latest import Latest
 from models.signal.resample import RATE_HZ
 
 BEFORE_R_S: Final = (0.36, 0.05)
-"""Signal before an R peak that holds the P wave: the normal PR interval is 0.12 to 0.20 s, that of a first-degree block longer."""
+"""Signal before an R peak that holds the P wave; the PR interval is 0.12 to 0.20 s, or longer in a first-degree block."""
 
 HALF_P_S: Final = 0.06
 """Half the length of a normal P wave, 0.12 s (Surawicz et al. 2009, JACC 53:976)."""

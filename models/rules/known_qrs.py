@@ -1,4 +1,4 @@
-"""Tells QRS complexes from P waves while beats fail to come, by the height of this patient's QRS complexes and by their P waves."""
+"""Tells QRS complexes from P waves while beats fail to come, by what this patient's QRS complexes and P waves are like."""
 
 from typing import Final
 

@@ -56,7 +56,7 @@ PURE: Final = 0.98
 """Share of the power in one wave from which a signal is an oscillation without QRS complexes, at any rate."""
 
 MAIN_SHARE: Final = 0.6
-"""Share of the power from which one wave is the rhythm: of a fibrillation that repeats itself only after two or three waves, too."""
+"""Share of the power from which one wave is the rhythm, also of a fibrillation that repeats itself after several waves."""
 
 MAX_SLOW_SHARE: Final = 0.35
 """Fibrillation, flutter and tachycardia from 120/min have their power from 2 Hz on. Broad complexes at 60 to 115/min, which

@@ -60,8 +60,8 @@ class Wave(NamedTuple):
 def measure_wave(mv: Samples) -> Wave:
     """Return the strongest wave of (n,) samples at 125 Hz; its share is 0 without any power.
 
-    The share is 1 for a sine and 0.99 for a triangle that goes up and down evenly. For complexes of 140 ms at 160 to 280/min with a
-    T wave it is at most 0.93; in the tachycardias of CinC 2015 at most 0.96.
+    The share is 1 for a sine and 0.99 for a triangle that goes up and down evenly. For complexes of 140 ms at 160 to
+    280/min with a T wave it is at most 0.93; in the tachycardias of CinC 2015 at most 0.96.
     """
     power = np.abs(np.fft.rfft(np.where(np.isnan(mv), 0.0, mv) * hann(mv.size), 2 * mv.size)) ** 2
     frequency_hz = np.arange(power.size) * RATE_HZ / (2 * mv.size)
