@@ -298,6 +298,8 @@ class EcgAnalysis:
             yield from self._pause.suspend(finding.onset_s)
         elif finding.kind == "vf" and finding.end_s is not None:
             self._pause.resume(finding.end_s)
+            yield from self._run.end_episode()
+            yield from self._bradycardia.restart(finding.end_s)
 
     def _make_step(self, beats: Sequence[LabelledBeat], findings: Iterable[Finding]) -> EcgStep:
         gated = [filtered for finding in findings for filtered in self._gate.filter_finding(finding, self.chain)]

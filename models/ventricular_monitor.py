@@ -17,7 +17,7 @@ from models.signal.chain import EcgChain, has_baseline_jump
 from models.signal.defects import Defect, MainsMeter, find_still_defect
 from models.signal.filters import Samples
 from models.signal.latest import Latest
-from models.signal.repetition import measure_repetition, measure_slow_share
+from models.signal.repetition import measure_repetition, measure_slow_share, measure_wave
 from models.signal.rhythm_window import INPUT_SAMPLES, MIN_KNOWN_SHARE, NOISE, WINDOW_SAMPLES, prepare
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class VentricularMonitor:
         if sum(probabilities[rhythm] for rhythm in KINDS) < SUSPECT:
             return Window(probabilities, is_narrow=is_narrow)
         slow_share, jumps = measure_slow_share(window), has_baseline_jump(mv)
-        return Window(probabilities, *measure_repetition(window), slow_share, jumps, is_narrow)
+        return Window(probabilities, *measure_repetition(window), slow_share, jumps, is_narrow, *measure_wave(window))
 
 
 def _excludes_organised(window: Window) -> bool:
