@@ -40,6 +40,10 @@ UNKNOWN: Final = "?"
 USUAL_INTERVALS: Final = 8
 """Latest intervals whose median a beat must keep that has the usual shape, but another place of its R peak."""
 
+FIRST_BEATS: Final = 8
+"""So many beats at the start of a stream are not V: there is no usual beat to compare them with. A ventricular tachycardia that
+is in progress is recognised by its wide and regular complexes (`WideRhythmDetector`)."""
+
 MAX_QRS_MV: Final = 5.0
 """QRS complexes are 0.5 to 5 mV high from peak to valley (IEC 60601-2-27:2011, 201.12.1.101.15)."""
 MAX_HEIGHT_RATIO: Final = 4.0
@@ -82,6 +86,7 @@ class BeatLabeller:
         self._early_beats = EarlyBeats()
         self._atrial_rhythms = AtrialRhythms()
         self._in_af = False
+        self._first_beats_left = FIRST_BEATS
         self._previous_ectopic_rr_s = np.nan
         """RR interval that ends at the previous beat if that beat is labelled S, otherwise NaN; in seconds."""
         self._follows_v = False
@@ -161,8 +166,9 @@ class BeatLabeller:
         self._follows_v = index == V
         if index == N and in_atrial_rhythm and not self._in_af:
             index = S
-        elif index == V and _is_usual(context):
+        elif index == V and (self._first_beats_left or _is_usual(context)):
             index = N
+        self._first_beats_left = max(self._first_beats_left - 1, 0)
         return _make_labelled(context, CLASSES[index], float(probabilities[0, index]))
 
 

@@ -35,6 +35,9 @@ MIN_GAIN: Final = 0.6
 MAX_GAIN: Final = 1.4
 """A P wave correlates so with the learnt one, and is so many times as high; it varies with the breath."""
 
+MIDDLE_SAMPLES: Final = 2
+"""Largest distance of a wave's highest deflection from its middle, in samples: P waves are not quite symmetric."""
+
 _HALF: Final = round(HALF_P_S * RATE_HZ)
 _LENGTH: Final = 2 * _HALF + 1
 _BEFORE: Final = round((BEFORE_R_S[0] - BEFORE_R_S[1]) * RATE_HZ)
@@ -84,7 +87,7 @@ class KnownPWave:
         return 0 if not middles.size else 1 + int(np.count_nonzero(np.diff(middles) > _HALF))
 
     def _known(self) -> Samples:
-        """Return (k, length) parts of the median signal before a QRS complex, each without its mean; none if it varies."""
+        """Return the (k, length) waves of the median signal before a QRS complex; none if it varies."""
         if self._templates is None:
             usual = np.median(self._before_mv, axis=0)
             usual -= usual.mean()
@@ -92,8 +95,15 @@ class KnownPWave:
             parts -= parts.mean(axis=1, keepdims=True)
             fits = parts @ usual / np.maximum(np.linalg.norm(parts, axis=1) * np.linalg.norm(usual), 1e-9)
             is_steady = np.median(fits) >= MIN_STEADINESS
-            self._templates = _centred(usual) if is_steady else np.empty((0, _LENGTH))
+            self._templates = _waves(usual) if is_steady else np.empty((0, _LENGTH))
         return self._templates
+
+
+def _waves(mv: Samples) -> Samples:
+    """Return the parts whose highest deflection is in the middle, so that no edge of a QRS complex is among them."""
+    parts = _centred(mv)
+    waves: Samples = parts[np.abs(np.abs(parts).argmax(axis=1) - _HALF) <= MIDDLE_SAMPLES]
+    return waves
 
 
 def _centred(mv: Samples) -> Samples:

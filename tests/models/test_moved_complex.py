@@ -43,7 +43,7 @@ def test_another_complex_is_another_one_wherever_its_r_peak_is(other: Samples) -
 def test_a_run_goes_on_when_its_r_peaks_move() -> None:
     run = RunShapes(DEFAULT_LIMITS)
     run.start(notched(0))
-    assert {run.relabel(0.45, notched(index % 3 == 0), "N", bell(0.0, 0.01)) for index in range(30)} == {"V"}
+    assert {run.relabel(0.45, notched(index % 3 == 0), "N", bell(0.0, 0.01), 0.95) for index in range(30)} == {"V"}
 
 
 def find_wide(peaks: list[int]) -> WideRhythm | None:
