@@ -298,22 +298,30 @@ class EcgAnalysis:
             yield from self._pause.suspend(finding.onset_s)
         elif finding.kind == "vf" and finding.end_s is not None:
             self._pause.resume(finding.end_s)
+            yield from self._run.end_episode()
+            yield from self._bradycardia.restart(finding.end_s)
 
     def _make_step(self, beats: Sequence[LabelledBeat], findings: Iterable[Finding]) -> EcgStep:
         gated = [filtered for finding in findings for filtered in self._gate.filter_finding(finding, self.chain)]
         gated += self._gate.step(self.chain)
-        knows_beats = self._pause.knows_beats(self.chain.end_s)
-        shared = [part for finding in gated for part in self._shared.filter_finding(finding, knows_beats=knows_beats)]
-        reported = [each for finding in shared for each in (finding, *self._end_others(finding))]
-        for finding in reported:
-            self._organised.on_finding(finding)
-            self._ventricles.on_finding(finding, self.chain.end_s)
-        self._organised.advance_to(self.chain.horizon_s)
+        reported = self._report(gated) if gated else ()
+        horizon_s = self.chain.horizon_s
+        self._organised.advance_to(horizon_s)
         if self._ventricles.excludes_organised:
             self._organised.interrupt()
         burden = self._af.take_burden() if self._af else NOTHING_OBSERVED
-        labelled_until_s = self.chain.end_s if self.chain.in_gap else self.chain.horizon_s - MAX_NEXT_RR_S
-        return EcgStep(tuple(beats), tuple(reported), burden, self._organised.since_s, labelled_until_s)
+        labelled_until_s = self.chain.end_s if self.chain.in_gap else horizon_s - MAX_NEXT_RR_S
+        return EcgStep(tuple(beats), reported, burden, self._organised.since_s, labelled_until_s)
+
+    def _report(self, gated: Sequence[Finding]) -> tuple[Finding, ...]:
+        """Return what is reported of the findings that passed the quality gate, and tell the rules that need it."""
+        knows_beats = self._pause.knows_beats(self.chain.end_s)
+        shared = [part for finding in gated for part in self._shared.filter_finding(finding, knows_beats=knows_beats)]
+        reported = tuple(each for finding in shared for each in (finding, *self._end_others(finding)))
+        for finding in reported:
+            self._organised.on_finding(finding)
+            self._ventricles.on_finding(finding, self.chain.end_s)
+        return reported
 
     @staticmethod
     def _join_steps(steps: Iterable[EcgStep]) -> EcgStep:

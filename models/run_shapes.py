@@ -4,12 +4,12 @@ The beat classifier compares each beat with the patient's usual shapes. A tachyc
 would be labelled N. Here they are compared with the beats that began the run.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
-import numpy as np
-
 from config.limits import Limits
-from models.qrs_shapes import SAME_SHAPE_COSINE, best_cosine, best_cosines, shift_qrs
+from models.moved_complex import has_shape
+from models.qrs_shapes import SAME_SHAPE_COSINE, best_cosine, shift_qrs
 from models.rules.ventricular import RUN_BEATS
 from models.signal.filters import Samples, median_of
 from models.signal.latest import Latest
@@ -29,6 +29,10 @@ WINDOW_BEATS: Final = 3
 SLOW_INTERVALS: Final = 8
 """It has also ended, as a tachycardia, after this many consecutive intervals below its rate limit (`RunRule`)."""
 
+CLEAR_PROBABILITY: Final = 0.7
+"""A run is kept only if its first beats are V with this probability in the mean (our choice). After a tachycardia that has
+become usual, the classifier doubts the sinus beats, and calls some of them V with less."""
+
 
 class RunShapes:
     """The shapes and the rate of the ventricular tachycardia in progress.
@@ -40,7 +44,7 @@ class RunShapes:
     def __init__(self, limits: Limits) -> None:
         self._max_rr_s = 60.0 / limits.vt_rate.value
         self._pause_s = limits.pause.value
-        self._streak: list[Samples] = []
+        self._streak: list[tuple[Samples, float]] = []
         self._shapes: list[Samples] = []
         self._rr_s = Latest[float](RATE_INTERVALS)
         self._kept = Latest[bool](WINDOW_BEATS)
@@ -50,7 +54,7 @@ class RunShapes:
         """Start a run of this shape."""
         self._start([mean_mv], [])
 
-    def relabel(self, rr_s: float | None, wave_mv: Samples, label: str, usual_mv: Samples) -> str:
+    def relabel(self, rr_s: float | None, wave_mv: Samples, label: str, usual_mv: Samples, probability: float) -> str:
         """Return the label of a beat, given that of the classifier.
 
         Args:
@@ -58,9 +62,10 @@ class RunShapes:
             wave_mv: the beat, as in `BeatContext`.
             label: the classifier's.
             usual_mv: the patient's usual beat, as in `BeatContext`.
+            probability: of the label.
         """
         if not self.is_open:
-            self._extend_streak(rr_s, wave_mv, label, usual_mv)
+            self._extend_streak(rr_s, wave_mv, label, usual_mv, probability)
             return label
         if rr_s is not None and rr_s >= self._pause_s:
             self.is_open = False
@@ -77,16 +82,17 @@ class RunShapes:
             self.is_open = False
         return "V" if belongs else label
 
-    def _extend_streak(self, rr_s: float | None, wave_mv: Samples, label: str, usual_mv: Samples) -> None:
+    def _extend_streak(self, rr_s: float | None, wave_mv: Samples, label: str, usual_mv: Samples, probability: float) -> None:
         if label != "V" or (self._streak and (rr_s is None or rr_s > self._max_rr_s)):
             self._streak = []
         if label != "V":
             return
-        self._streak.append(wave_mv)
+        self._streak.append((wave_mv, probability))
         if len(self._streak) >= RUN_BEATS:
-            unusual = [wave for wave in self._streak if best_cosine(shift_qrs(wave), usual_mv) < SAME_SHAPE_COSINE]
-            if len(unusual) == len(self._streak):
-                self._start(unusual[-1:], [] if rr_s is None else [rr_s])
+            waves, probabilities = zip(*self._streak, strict=True)
+            is_unusual = all(best_cosine(shift_qrs(wave), usual_mv) < SAME_SHAPE_COSINE for wave in waves)
+            if is_unusual and sum(probabilities) >= CLEAR_PROBABILITY * len(probabilities):
+                self._start([wave_mv], [] if rr_s is None else [rr_s])
             self._streak = self._streak[1:]
 
     def _start(self, shapes: list[Samples], rr_s: list[float]) -> None:
@@ -97,10 +103,14 @@ class RunShapes:
         self.is_open = True
 
     def _keeps_shape(self, wave_mv: Samples) -> bool:
-        shifted = shift_qrs(wave_mv)
-        if shifted is None:
-            return False
-        return bool((best_cosines(shifted, np.array(self._shapes))[0] >= SAME_SHAPE_COSINE).any())
+        """Return whether a beat has one of the shapes, wherever in the complex its R peak was found."""
+        return any(has_shape(wave_mv, shape) for shape in self._shapes)
 
     def _keeps_rate(self, rr_s: float) -> bool:
-        return not self._rr_s or abs(rr_s - median_of(self._rr_s)) <= SAME_RATE * median_of(self._rr_s)
+        return not self._rr_s or is_in_time(rr_s, self._rr_s)
+
+
+def is_in_time(rr_s: float, before_s: Iterable[float]) -> bool:
+    """Return whether an interval keeps the rate of those before it."""
+    median_s = median_of(before_s)
+    return abs(rr_s - median_s) <= SAME_RATE * median_s

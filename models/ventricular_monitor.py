@@ -17,7 +17,7 @@ from models.signal.chain import EcgChain, has_baseline_jump
 from models.signal.defects import Defect, MainsMeter, find_still_defect
 from models.signal.filters import Samples
 from models.signal.latest import Latest
-from models.signal.repetition import measure_repetition, measure_slow_share
+from models.signal.repetition import measure_repetition, measure_slow_share, measure_wave
 from models.signal.rhythm_window import INPUT_SAMPLES, MIN_KNOWN_SHARE, NOISE, WINDOW_SAMPLES, prepare
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class VentricularMonitor:
 
     Attributes:
         latest: the latest window that was classified; None where the signal does not allow it.
+        excludes_organised: whether that window shows noise, or a dangerous rhythm, even if no finding has been raised yet.
     """
 
     def __init__(self, model: "EcgOrganised | None", limits: Limits, rate_hz: float, hop: int) -> None:
@@ -60,6 +61,7 @@ class VentricularMonitor:
         self._noise = Latest[tuple[float, float]](KEPT_WINDOWS)
         """End and probability of noise of the latest windows that were classified."""
         self.latest: Window | None = None
+        self.excludes_organised = False
 
     def push(
         self, mv: Samples, chain: EcgChain, *, has_contact: bool = True, narrow_s: float | None = None
@@ -81,6 +83,7 @@ class VentricularMonitor:
         defect = defect if has_contact else "lead_off"
         is_narrow = narrow_s is not None and end_s - narrow_s <= NARROW_S
         self.latest = None if defect else self._classify(newest, is_narrow=is_narrow)
+        self.excludes_organised = self.latest is not None and _excludes_organised(self.latest)
         if self.latest is not None:
             self._noise.append((end_s, self.latest.probabilities[NOISE]))
             self._noisy_windows = self._noisy_windows + 1 if self.latest.is_noise else 0
@@ -90,12 +93,6 @@ class VentricularMonitor:
             yield finding
         if not chain.in_gap:
             yield from self._no_signal.advance_to(end_s, defect)
-
-    @property
-    def excludes_organised(self) -> bool:
-        """Whether the latest window shows noise, or a dangerous rhythm, even if no finding has been raised yet."""
-        latest = self.latest
-        return latest is not None and (latest.is_noise or (danger((latest,)) >= DANGEROUS and not latest.is_narrow))
 
     def is_noise(self, start_s: float, end_s: float) -> bool:
         """Whether any part of the signal between two times is more likely noise than not."""
@@ -108,17 +105,21 @@ class VentricularMonitor:
     def gap(self, start_s: float, seconds: float) -> Iterator[Finding]:
         """End what is ongoing: there is no signal from `start_s` on, for `seconds`."""
         self._next_s = start_s + seconds + PERIOD_S
-        self.latest, self._noisy_windows = None, 0
+        self.latest, self.excludes_organised, self._noisy_windows = None, False, 0
         yield from self._episodes.lose(start_s)
         yield from self._no_signal.gap(start_s)
 
     def _classify(self, mv: Samples, *, is_narrow: bool) -> Window | None:
         """Return what the newest window shows; None without a model, or if too much of it is missing."""
-        if self._model is None or np.mean(np.isfinite(mv[-WINDOW_SAMPLES:])) < MIN_KNOWN_SHARE:
+        if self._model is None or np.count_nonzero(np.isfinite(mv[-WINDOW_SAMPLES:])) < MIN_KNOWN_SHARE * WINDOW_SAMPLES:
             return None
         window = prepare(mv)
         probabilities = self._model.classify(window)
         if sum(probabilities[rhythm] for rhythm in KINDS) < SUSPECT:
             return Window(probabilities, is_narrow=is_narrow)
         slow_share, jumps = measure_slow_share(window), has_baseline_jump(mv)
-        return Window(probabilities, *measure_repetition(window), slow_share, jumps, is_narrow)
+        return Window(probabilities, *measure_repetition(window), slow_share, jumps, is_narrow, *measure_wave(window))
+
+
+def _excludes_organised(window: Window) -> bool:
+    return window.is_noise or (danger((window,)) >= DANGEROUS and not window.is_narrow)

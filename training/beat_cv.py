@@ -13,6 +13,7 @@ from evaluation.beats import CLASSES, EXTRA, MISSED, NOT_FALSE, Confusion, figur
 from evaluation.ec57 import Reference, pair
 from evaluation.matching import WINDOW_S
 from evaluation.statistics import bootstrap, softmax, top_label_error
+from models.atrial_rhythms import AtrialRhythms
 from models.early_beats import EarlyBeats
 from models.inference.ecg_beat import HISTORY_INTERVALS, QRS, N, S, V, adjust_for_af, choose_classes, find_early_beats
 from models.qrs_shapes import MIN_KNOWN_SHARE
@@ -57,6 +58,7 @@ class RecordPrediction:
         in_af: (n,) beats that cannot be S because of the rhythm.
         is_early: (n,) beats whose interval allows S.
         interval_s: (n,) that interval.
+        in_atrial_rhythm: (n,) beats that are S by the intervals alone, if nothing speaks for V or AF (`models.atrial_rhythms`).
     """
 
     name: str
@@ -67,6 +69,7 @@ class RecordPrediction:
     in_af: NDArray[np.bool_]
     is_early: NDArray[np.bool_]
     interval_s: NDArray[np.floating[Any]]
+    in_atrial_rhythm: NDArray[np.bool_]
 
     @property
     def has_class(self) -> NDArray[np.bool_]:
@@ -77,7 +80,9 @@ class RecordPrediction:
     def classify(self, probabilities: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the class of each beat (n,) as an index into `CLASSES`. A beat that gets no label is not part of a run."""
         known_probabilities = np.where(self.unknown[:, None], np.eye(len(CLASSES))[N], probabilities)
-        return choose_classes(known_probabilities, weights, self.is_early & ~self.unknown, self.interval_s)
+        classes = choose_classes(known_probabilities, weights, self.is_early & ~self.unknown, self.interval_s)
+        classes[(classes == N) & self.in_atrial_rhythm & ~self.in_af & ~self.unknown] = S
+        return classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,9 @@ def pair_with_reference(
     classes[pairing.extra] = REFERENCE.index(EXTRA)
     missed = np.bincount(labels[pairing.missed], minlength=len(REFERENCE) - 1)
     is_early, interval_s = find_early_beats(beats.rr_s), beats.rr_s[:, HISTORY_INTERVALS - 1]
-    return RecordPrediction(name, logits, classes, missed, unknown, af, is_early, interval_s)
+    atrial_rhythms = AtrialRhythms()
+    in_atrial_rhythm = np.array([atrial_rhythms.push(rr_s) for rr_s in interval_s.tolist()], np.bool_)
+    return RecordPrediction(name, logits, classes, missed, unknown, af, is_early, interval_s, in_atrial_rhythm)
 
 
 def fit_calibration(records: Iterable[RecordPrediction]) -> Calibration:

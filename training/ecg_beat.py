@@ -65,7 +65,7 @@ from training.cards import write_card
 from training.fit import Schedule, fit_network
 from training.quantize import measure_parity, quantize, run_model
 
-VERSION: Final = "8"
+VERSION: Final = "10"
 SEED: Final = 20_261
 CONVOLUTIONAL_SCHEDULE: Final = Schedule(steps=700, learning_rate=3e-3, weight_decay=2e-2, ema_decay=0.98)
 DENSE_SCHEDULE: Final = Schedule(steps=500, learning_rate=4e-3, weight_decay=2e-2, ema_decay=0.98)

@@ -38,9 +38,10 @@ def features(mv: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     signal = 0.5 * (known[..., ::2] + known[..., 1::2])
     size = np.abs(signal)
     scale = np.maximum(np.partition(size, _SCALE_RANK, -1)[..., _SCALE_RANK, None], _MIN_SCALE_MV)
-    shape = np.clip(signal / (_RANGE * scale), -1.0, 1.0)
-    level = np.copysign(np.log1p(size / _KNEE_MV) / _LOG_RANGE, signal)
-    return np.stack([shape, level], -2).astype(np.float32)
+    rows = np.empty((*signal.shape[:-1], ROWS, COLUMNS), np.float32)
+    rows[..., 0, :] = np.minimum(np.maximum(signal / (_RANGE * scale), -1.0), 1.0)
+    rows[..., 1, :] = np.copysign(np.log1p(size / _KNEE_MV) / _LOG_RANGE, signal)
+    return rows
 
 
 class EcgOrganised:

@@ -1,10 +1,12 @@
-"""Tells QRS complexes from P waves while beats fail to come, by the height of this patient's QRS complexes."""
+"""Tells QRS complexes from P waves while beats fail to come, by what this patient's QRS complexes and P waves are like."""
 
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
-from models.signal.filters import Samples, median_of
+from models.rules.known_p import KnownPWave
+from models.rules.strip import Strip
+from models.signal.filters import median_of
 from models.signal.latest import Latest
 from models.signal.resample import RATE_HZ
 
@@ -16,6 +18,9 @@ MIN_ESCAPE_MV: Final = 0.3
 
 MIN_HEIGHT_SHARE: Final = 0.5
 """Where QRS complexes are low, a complex of this share of their height is one too: P waves are lower."""
+
+MAX_P_SHARE: Final = 0.75
+"""No complex of this share of the usual height of the QRS complexes is a P wave, whatever its shape."""
 
 MIN_SHARPNESS_PER_S: Final = 45.0
 """Steepest slope over height of a narrow QRS complex, in 1/s. That of a P wave of 90 ms is some 27, because it is round; the
@@ -48,20 +53,13 @@ T_WAVE_S: Final = 0.5
 """Time from an R peak to the end of its T wave at slow rates, in which the signal is not searched."""
 
 
-class Strip(Protocol):
-    """The ECG as `models.signal.chain.EcgChain` keeps it."""
-
-    def strip(self, start_s: float, end_s: float) -> tuple[float, Samples]:
-        """Return the time of the first sample, and mV at 125 Hz without baseline, NaN in gaps."""
-        ...
-
-
 class KnownQrs:
     """The height of this patient's QRS complexes, and what could be one of them."""
 
     def __init__(self, height_mv: float | None = None) -> None:
         """Start with the height that an earlier stream knew, if there was one."""
         self._heights_mv = Latest[float](KNOWN_BEATS, [] if height_mv is None else [height_mv])
+        self._p_wave = KnownPWave()
 
     @property
     def height_mv(self) -> float | None:
@@ -74,9 +72,19 @@ class KnownQrs:
         known = self.height_mv
         return min(MIN_ESCAPE_MV, MIN_HEIGHT_SHARE * (UNKNOWN_HEIGHT_MV if known is None else known))
 
-    def learn(self, amplitude_mv: float) -> None:
-        """Learn the height of a QRS complex over the baseline."""
+    def learn(self, t_s: float, amplitude_mv: float, signal: Strip) -> None:
+        """Learn the height of a QRS complex over the baseline, and the P wave before it."""
         self._heights_mv.append(abs(amplitude_mv))
+        self._p_wave.learn(t_s, signal)
+
+    def is_p_wave(self, t_s: float, amplitude_mv: float, signal: Strip) -> bool:
+        """Return whether a complex is lower than this patient's QRS complexes and like the P waves before them."""
+        known = self.height_mv
+        return known is not None and abs(amplitude_mv) < MAX_P_SHARE * known and self._p_wave.is_p_wave(t_s, signal)
+
+    def count_p_waves(self, start_s: float, end_s: float, signal: Strip) -> int:
+        """Return how many P waves of this patient the signal after a beat at `start_s` shows."""
+        return self._p_wave.count(start_s + T_WAVE_S, end_s, signal)
 
     def is_qrs(self, t_s: float, amplitude_mv: float, signal: Strip) -> bool:
         """Return whether a complex is as tall as a QRS complex, or as sharp; escape beats may have any other shape."""
@@ -104,7 +112,7 @@ class KnownQrs:
         """Return whether no more than `max_tall` blocks of the signal reach this height."""
         _, mv = signal.strip(start_s + T_WAVE_S, end_s)
         width = round(BLOCK_S * RATE_HZ)
-        blocks = mv[: mv.size // width * width].reshape(-1, width)
+        blocks = self._p_wave.blank(mv)[: mv.size // width * width].reshape(-1, width)
         if not blocks.size or np.isnan(blocks).any():
             return False
         return int(np.count_nonzero(np.ptp(blocks, axis=1) >= tall_mv)) <= max_tall

@@ -15,7 +15,8 @@ from typing import Final, Protocol
 
 from config.limits import Limits
 from models.findings import Finding
-from models.rules.known_qrs import KnownQrs, Strip
+from models.rules.known_qrs import KnownQrs
+from models.rules.strip import Strip
 from models.signal.filters import median_of
 from models.signal.latest import Latest
 
@@ -128,6 +129,8 @@ class PauseRule:
 
     def accepts(self, t_s: float, amplitude_mv: float, signal: Signal) -> bool:
         """Return whether a detected beat is a QRS complex; while none comes, P waves may be detected as beats."""
+        if self.known_qrs.is_p_wave(t_s, amplitude_mv, signal):
+            return False
         if self._since_s is None or not self._has_beat:
             return True
         is_expected = self._episode is None and t_s - self._since_s < self._short_s
@@ -151,7 +154,7 @@ class PauseRule:
             is_clear: it is not in noise. A complex in noise only begins a new interval: it does not show that there is a heart.
         """
         yield from self.advance_to(t_s, signal)
-        self.known_qrs.learn(amplitude_mv)
+        self.known_qrs.learn(t_s, amplitude_mv, signal)
         if is_clear:
             self._latest_s.append(t_s)
         self._is_slow = is_slow
@@ -226,7 +229,8 @@ class PauseRule:
         onset_s = max(since_s, due_s - needed_s)
         is_first = is_known and due_s < since_s + needed_s
         if is_first:
-            is_empty = self.known_qrs.is_quiet(onset_s, due_s, signal) and signal.is_beat_free(onset_s, due_s)
+            max_peaks = 1 + self.known_qrs.count_p_waves(onset_s, due_s, signal)
+            is_empty = self.known_qrs.is_quiet(onset_s, due_s, signal) and signal.is_beat_free(onset_s, due_s, max_peaks)
         else:
             is_low = self.known_qrs.shows_only_p_waves(onset_s, due_s, signal)
             is_empty = is_low and signal.is_beat_free(onset_s, due_s, ANY_PEAKS)
@@ -249,9 +253,9 @@ class PauseRule:
         elif episode.kind == "pause":
             episode.kind, episode.beats_s = "asystole", []
             yield self._finding(episode, None, due_s - since_s)
-        elif episode.kind == "no_beats" and not episode.severe and due_s - since_s >= self._severe_s:
+        elif episode.kind == "no_beats" and not episode.severe and due_s - episode.onset_s >= self._severe_s:
             episode.severe = True
-            yield self._finding(episode, None, due_s - since_s)
+            yield self._finding(episode, None, due_s - episode.onset_s)
 
     def _count_beat(self, episode: _Episode, t_s: float, interval_s: float) -> Iterator[Finding]:
         """Count a QRS complex in an episode; the third one ends it at the first."""

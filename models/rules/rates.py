@@ -150,24 +150,22 @@ class RateRule:
         """Return the median rate; or the mean rate where that alone is slow, because slow intervals alternate with others."""
         intervals_s = [rr for _, rr in self._intervals]
         median = 60.0 / median_of(intervals_s)
+        if self._is_tachycardia or not self._has_signal or self._is_beyond(median, self._limit):
+            return median
         latest_s = intervals_s[-MEAN_INTERVALS:]
         slow = sum(self._is_beyond(60.0 / rr, self._limit) for rr in latest_s)
-        may_alternate = self._has_signal and not self._is_tachycardia and slow >= MIN_SLOW_INTERVALS
-        if not may_alternate or self._is_beyond(median, self._limit):
-            return median
-        return 60.0 * len(latest_s) / sum(latest_s)
+        return 60.0 * len(latest_s) / sum(latest_s) if slow >= MIN_SLOW_INTERVALS else median
 
     def _has_lasted(self, since_s: float, t_s: float) -> bool:
         """Return whether a rate has lasted long enough and, if slow, hides no beats."""
         return t_s - since_s >= self._persistence_s and (self._is_tachycardia or all(self._seen))
 
     def _has_critical_intervals(self) -> bool:
-        latest = list(self._intervals)[-CRITICAL_INTERVALS:]
         return (
             self._has_signal
             and not self._is_tachycardia
-            and list(self._seen) == [True] * CRITICAL_INTERVALS
-            and all(self._critical * rr >= 60.0 for _, rr in latest)
+            and all(self._critical * rr >= 60.0 for _, rr in self._intervals[-CRITICAL_INTERVALS:])
+            and self._seen == [True] * CRITICAL_INTERVALS
         )
 
     def _is_beyond(self, rate: float, limit: float, hysteresis: float = 0.0) -> bool:

@@ -16,7 +16,9 @@ GROUPS: Final[Mapping[str, str]] = {"vt": "vt", "pause": "standstill", "asystole
 """Kinds that both see. Kinds of one group name the same episode."""
 
 FIBRILLATION: Final = "vf"
-"""In fibrillation any beat is chance: no other dangerous rhythm begins while it lasts."""
+CHANCE: Final = frozenset({"bradycardia", "short_pause", "v_run", "bigeminy", "trigeminy"})
+"""In fibrillation any beat is chance: no other dangerous rhythm begins while it lasts, and none of these kinds. Those
+that are open end."""
 
 WORSE: Final[Mapping[str, int]] = {"no_beats": 0, "pause": 1, "asystole": 2}
 """Kinds of a standstill, the mildest first."""
@@ -56,6 +58,8 @@ class SharedEpisodes:
         self._is_fibrillating = False
         self._hidden = set[tuple[str, float]]()
         """Episodes that are not reported: they began in fibrillation, or the rules know better."""
+        self._open: dict[tuple[str, float], Finding] = {}
+        """The open episodes of the kinds that are `CHANCE` in fibrillation."""
 
     def filter_finding(self, finding: Finding, *, knows_beats: bool = True) -> Iterator[Finding]:
         """Yield the finding as part of the shared episode; nothing if the episode goes on as it was reported.
@@ -64,7 +68,12 @@ class SharedEpisodes:
         not an `asystole` then.
         """
         if finding.kind == FIBRILLATION:
-            self._is_fibrillating = finding.end_s is None
+            yield finding
+            yield from self._on_fibrillation(finding)
+            return
+        if finding.kind in CHANCE:
+            yield from self._filter_chance(finding)
+            return
         if finding.kind not in GROUPS or finding.inconclusive:
             yield finding
             return
@@ -77,6 +86,32 @@ class SharedEpisodes:
                 self._hidden.add(finding.episode)
         else:
             yield from self._on_end(self._groups[group], finding, is_rule)
+
+    def _on_fibrillation(self, finding: Finding) -> Iterator[Finding]:
+        """End what chance beats were taken for when a fibrillation begins."""
+        begins = finding.end_s is None and not self._is_fibrillating
+        self._is_fibrillating = finding.end_s is None
+        if not begins:
+            return
+        ended = list(self._open.values())
+        self._hidden.update(self._open)
+        self._open.clear()
+        for each in ended:
+            yield replace(each, end_s=max(finding.onset_s, each.onset_s))
+
+    def _filter_chance(self, finding: Finding) -> Iterator[Finding]:
+        """Yield the finding unless its episode began in fibrillation, or was open when that began."""
+        is_hidden = finding.episode in self._hidden or (self._is_fibrillating and finding.episode not in self._open)
+        if finding.end_s is None:
+            if is_hidden:
+                self._hidden.add(finding.episode)
+            else:
+                self._open[finding.episode] = finding
+        else:
+            self._hidden.discard(finding.episode)
+            self._open.pop(finding.episode, None)
+        if not is_hidden:
+            yield finding
 
     def _on_ongoing(self, shared: _Shared, finding: Finding, is_rule: bool) -> Iterator[Finding]:
         if shared.reported is None and self._is_fibrillating:

@@ -48,6 +48,16 @@ REGULAR: Final = 0.8
 MERGED_BPM: Final = 220.0
 """A regular wide rhythm below is a tachycardia; above, flutter cannot be told apart from it."""
 
+FLUTTER_BPM: Final = 240.0
+"""From here on a regular rhythm without clear beats is flutter, whatever the network calls it: its rate is about 300/min
+(ACC/AHA/ESC 2006, Circulation 114:e385, table 3), that of a tachycardia rarely above 250."""
+
+PURE: Final = 0.98
+"""Share of the power in one wave from which a signal is an oscillation without QRS complexes, at any rate."""
+
+MAIN_SHARE: Final = 0.6
+"""Share of the power from which one wave is the rhythm, also of a fibrillation that repeats itself after several waves."""
+
 MAX_SLOW_SHARE: Final = 0.35
 """Fibrillation, flutter and tachycardia from 120/min have their power from 2 Hz on. Broad complexes at 60 to 115/min, which
 resemble them by their shape, have half of it or more below."""
@@ -65,6 +75,8 @@ class Window:
         jumps: whether the baseline jumps in it as from the electrode, after which the amplifier shows no beats for a while.
         is_narrow: whether its beats are a regular fast rhythm of narrow complexes of one shape: a supraventricular tachycardia
             (ACC/AHA/HRS 2015, section 3.2), whatever the network says.
+        wave_hz: the frequency of the strongest wave.
+        wave_share: its part of the power; 0 where it was not measured.
     """
 
     probabilities: tuple[float, ...]
@@ -73,6 +85,19 @@ class Window:
     slow_share: float = 1.0
     jumps: bool = False
     is_narrow: bool = False
+    wave_hz: float = 0.0
+    wave_share: float = 0.0
+
+    @property
+    def is_pure(self) -> bool:
+        """Whether it is one wave without QRS complexes."""
+        return self.wave_share >= PURE
+
+    @property
+    def rate_bpm(self) -> float:
+        """Rate of the rhythm: that of its strongest wave if this is most of it, and faster."""
+        repeated_bpm = 60.0 / self.period_s
+        return max(repeated_bpm, 60.0 * self.wave_hz) if self.wave_share >= MAIN_SHARE else repeated_bpm
 
     @property
     def is_noise(self) -> bool:
@@ -185,9 +210,13 @@ def is_standstill(windows: Sequence[Window]) -> bool:
 
 
 def is_other(windows: Sequence[Window]) -> bool:
-    """Return whether one of the windows is too slow for fibrillation or tachycardia, or most show narrow regular beats."""
+    """Return whether one of the windows is too slow for fibrillation or tachycardia, or most show narrow regular beats.
+
+    A pure oscillation of 2 Hz has half of its power below, and is no broad complex.
+    """
     narrow = sum(window.is_narrow for window in windows)
-    return any(window.slow_share > MAX_SLOW_SHARE for window in windows) or 2 * narrow > len(windows)
+    is_slow = any(window.slow_share > MAX_SLOW_SHARE and not window.is_pure for window in windows)
+    return is_slow or 2 * narrow > len(windows)
 
 
 def is_organised(windows: Sequence[Window]) -> bool:
@@ -196,12 +225,16 @@ def is_organised(windows: Sequence[Window]) -> bool:
 
 
 def name_rhythm(windows: Sequence[Window]) -> int:
-    """Return `VT` for a regular rhythm below 220/min, or one that the network calls so; otherwise `VF`.
+    """Return `VT` for a regular rhythm of complexes below 220/min, or up to 240/min if the network calls it so; otherwise `VF`.
 
     The network tells danger from order well, but tachycardia from fibrillation poorly; the regularity is measured.
     """
     latest = windows[-VENTRICULAR_WINDOWS:]
-    if median_of(window.similarity for window in latest) < REGULAR:
+    is_regular = median_of(window.similarity for window in latest) >= REGULAR
+    if not is_regular or 2 * sum(window.is_pure for window in latest) > len(latest):
         return VF
-    is_merged = 60.0 / median_of(window.period_s for window in latest) >= MERGED_BPM
-    return VF if is_merged and mean_probability(latest, VF) >= mean_probability(latest, VT) else VT
+    rate_bpm = median_of(window.rate_bpm for window in latest)
+    if rate_bpm < MERGED_BPM:
+        return VT
+    is_tachycardia = rate_bpm < FLUTTER_BPM and mean_probability(latest, VT) > mean_probability(latest, VF)
+    return VT if is_tachycardia else VF

@@ -8,17 +8,19 @@ bundle branch block for example.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config.limits import Limits
 from models.inference.ecg_beat import QRS, SAMPLES_BEFORE_R, WAVE_SAMPLES
+from models.moved_complex import FAR_ROLLS, SAME_WAVE_COSINE
 from models.qrs_shapes import MAX_SHIFT_SAMPLES, SAME_SHAPE_COSINE, best_cosines, shift_qrs
 from models.signal.filters import Samples, median_of
 from models.signal.latest import Latest
 from models.signal.qrs_width import is_narrow, is_wide
+from models.signal.resample import RATE_HZ
 
 WINDOW_BEATS: Final = 17
 MIN_BEATS: Final = 9
@@ -71,6 +73,13 @@ class WideRhythm:
     mean_mv: Samples
 
 
+class _Aligned(NamedTuple):
+    """Aligned beats of one shape, (n, samples), and by how much the time of each beat of the window changes, in seconds."""
+
+    beats_mv: Samples
+    moved_s: Samples
+
+
 class WideRhythmDetector:
     """Learns the conducted shapes of a patient, and detects wide, regular and fast rhythms of another shape.
 
@@ -107,8 +116,8 @@ class WideRhythmDetector:
         self._count += 1
         if in_af or self._count % JUDGE_EVERY_BEATS:
             return None
-        aligned = _align([wave for _, _, wave in self._beats]) if self._is_fast_and_regular() else None
-        self.narrow_s = t_s if aligned is not None and self._is_narrow(aligned) else None
+        aligned, in_place = self._align_regular()
+        self.narrow_s = t_s if aligned is not None and in_place and self._is_narrow(aligned) else None
         mean_mv = None if aligned is None else self._wide_mean(aligned)
         if mean_mv is not None:
             self._wide_count += 1
@@ -137,16 +146,27 @@ class WideRhythmDetector:
     def _median_rr_s(self) -> float:
         return median_of([rr for _, rr, _ in self._beats][1:])
 
-    def _is_fast_and_regular(self) -> bool:
+    def _align_regular(self) -> tuple[Samples | None, bool]:
+        """Return the latest beats, aligned, if they are a fast and regular rhythm of one shape.
+
+        Where a complex has two deflections of nearly the same height, noise decides which is the R peak. The intervals are then
+        those between the complexes after they were aligned. Also returned: whether the R peaks are in place. Only then
+        may the rhythm be called narrow, because waves of fibrillation often fit after they were moved (cudb cu15).
+        """
+        if not self._is_fast():
+            return None, False
+        waves, times_s = [wave for _, _, wave in self._beats], np.array([t_s for t_s, _, _ in self._beats])
+        for rolls in (FAR_ROLLS[:1], FAR_ROLLS):
+            found = _align(waves, rolls)
+            if found is not None and (_is_regular(times_s) or _is_regular(times_s + found.moved_s)):
+                return found.beats_mv, rolls != FAR_ROLLS and _is_regular(times_s)
+        return None, False
+
+    def _is_fast(self) -> bool:
         if len(self._beats) < MIN_BEATS:
             return False
-        intervals = [rr for _, rr, _ in self._beats][1:]
-        median_s = median_of(intervals)
         is_long = len(self._beats) == WINDOW_BEATS or self._beats[-1][0] - self._beats[0][0] >= MIN_WINDOW_S
-        if median_s > self._max_rr_s or not is_long:
-            return False
-        regular = sum(abs(rr - median_s) <= REGULAR_TOLERANCE * median_s for rr in intervals)
-        return regular >= REGULAR_SHARE * len(intervals)
+        return is_long and self._median_rr_s() <= self._max_rr_s
 
     def _is_conducted(self, mean_mv: Samples) -> bool:
         return bool(self._conducted) and bool(_is_same_shape(mean_mv, self._conducted).any())
@@ -162,10 +182,10 @@ class WideRhythmDetector:
         if self._slow_s < BLOCK_S:
             return
         self._slow_s = 0.0
-        aligned = _align([wave for _, _, wave in self._beats][-MIN_BEATS:])
+        aligned = _align([wave for _, _, wave in self._beats][-MIN_BEATS:], FAR_ROLLS[:1])
         if aligned is None:
             return
-        mean_mv = aligned.mean(axis=0)
+        mean_mv = aligned.beats_mv.mean(axis=0)
         if self._blocks_mv and not _is_same_shape(mean_mv, self._blocks_mv).all():
             self._blocks_mv = []
         self._blocks_mv = [*self._blocks_mv, mean_mv][-CONDUCTED_BLOCKS:]
@@ -195,14 +215,32 @@ def _is_same_shape(mean_mv: Samples, others_mv: list[Samples]) -> NDArray[np.boo
     return same
 
 
-def _align(waves: list[Samples]) -> Samples | None:
-    """Return the complete beats of the same shape as the last one, aligned to it, (n, samples); None if too few have it."""
-    complete = np.array([wave for wave in waves if not np.isnan(wave).any()])
-    shifted = shift_qrs(waves[-1])
-    if shifted is None or not complete.size:
+def _is_regular(times_s: Samples) -> bool:
+    """Return whether nearly all intervals between beats are of one length."""
+    intervals_s = np.diff(times_s)
+    median_s = median_of(intervals_s.tolist())
+    regular = np.count_nonzero(np.abs(intervals_s - median_s) <= REGULAR_TOLERANCE * median_s)
+    return bool(regular >= REGULAR_SHARE * intervals_s.size)
+
+
+def _align(waves: list[Samples], rolls: tuple[int, ...]) -> _Aligned | None:
+    """Return the complete beats of the same shape as the last one, aligned to it; None if too few have it.
+
+    A beat that has not is tried again after each of the `rolls`, in samples.
+    """
+    shifted, stacked = shift_qrs(waves[-1]), np.array(waves)
+    known = ~np.isnan(stacked).any(axis=1)
+    if shifted is None or not known.any():
         return None
-    cosines, shifts = best_cosines(shifted, complete)
-    same = np.flatnonzero(cosines >= SAME_SHAPE_COSINE).tolist()
-    if len(same) < COHERENT_SHARE * len(waves):
+    moves, is_same = np.zeros(len(waves), np.int64), np.zeros(len(waves), np.bool_)
+    for roll in rolls:
+        rest = np.flatnonzero(known & ~is_same)
+        if not rest.size:
+            break
+        cosines, shifts = best_cosines(shifted, np.roll(stacked[rest], roll, axis=1))
+        fits = cosines >= (SAME_WAVE_COSINE if roll else SAME_SHAPE_COSINE)
+        moves[rest[fits]], is_same[rest[fits]] = roll + shifts[fits], True
+    if np.count_nonzero(is_same) < COHERENT_SHARE * len(waves):
         return None
-    return np.array([np.roll(complete[index], int(shifts[index])) for index in same])
+    beats_mv = [np.roll(stacked[index], moves[index]) for index in np.flatnonzero(is_same).tolist()]
+    return _Aligned(np.array(beats_mv), -moves / RATE_HZ)

@@ -77,6 +77,8 @@ class EcgChain:
         self._spikes = _spike_filter(rate_hz)
         self._buffer = RingBuffer(round(BUFFER_S * RATE_HZ))
         self._detector = NoisyQrsDetector(self._buffer, classifier) if classifier else QrsDetector(self._buffer)
+        self.horizon_s = 0.0
+        """Stream time before which every beat has been reported. In strong noise, one or two beats per hour are found later."""
         self._after_gap = True
         self._hidden_s = (0.0, 0.0)
         """The latest stretch in which no beat could have been seen."""
@@ -90,11 +92,6 @@ class EcgChain:
     def end_s(self) -> float:
         """Stream time right after the last sample received."""
         return self._origin_s + self._count / self._rate_hz
-
-    @property
-    def horizon_s(self) -> float:
-        """Stream time before which every beat has been reported. In strong noise, one or two beats per hour are found later."""
-        return max(self._detector.horizon / RATE_HZ, 0.0)
 
     @property
     def in_gap(self) -> bool:
@@ -210,6 +207,8 @@ class EcgChain:
         return self._to_beats(self._detector.push())
 
     def _to_beats(self, peaks: list[RPeak]) -> list[Beat]:
+        """Return the beats that the detector just reported, and note up to when it has reported all."""
+        self.horizon_s = max(self._detector.horizon / RATE_HZ, 0.0)
         beats = [Beat(index / RATE_HZ, amplitude_mv, False) for index, amplitude_mv in peaks]
         if beats and self._after_gap:
             beats[0] = beats[0]._replace(after_gap=True)

@@ -1,6 +1,6 @@
 """Defects of a signal that are measured without a network: a flat line, a saturated amplifier, hum of the mains."""
 
-from math import inf, isfinite
+from math import inf
 from typing import Final, Literal
 
 import numpy as np
@@ -47,8 +47,8 @@ def find_still_defect(mv: Samples) -> Defect | None:
     known = mv[np.isfinite(mv)]
     if known.size < 2:
         return None
-    still = np.abs(np.diff(known)) <= FLAT_STEP_MV
-    if np.mean(still) < STILL_SHARE:
+    still = np.abs(known[1:] - known[:-1]) <= FLAT_STEP_MV
+    if np.count_nonzero(still) / still.size < STILL_SHARE:
         return None
     return "rail" if np.median(np.abs(known[1:][still])) >= RAIL_MV else "flat"
 
@@ -67,11 +67,13 @@ class MainsMeter:
         """Return whether a hop in mV is hum. An incomplete hop, or one with missing samples, is not."""
         if self._waves is None or mv.size != self._waves.shape[1]:
             return False
-        centred = mv - mv.mean()
-        power = float(centred @ centred)
+        centred = mv - np.add.reduce(mv) / mv.size
+        power, least = float(centred @ centred), MIN_HUM_MV**2 / 2 * mv.size
+        if not least / 2 <= power < inf:  # by Cauchy and Schwarz, hum is at most twice the power
+            return False
         parts = self._waves @ centred
         hum = float((parts[:2] ** 2 + parts[2:] ** 2).max()) * 2 / mv.size
-        return isfinite(power) and hum >= MAINS_SHARE * power and hum >= MIN_HUM_MV**2 / 2 * mv.size
+        return hum >= MAINS_SHARE * power and hum >= least
 
 
 class HumWatch:

@@ -19,6 +19,10 @@ SLOW_BAND_HZ: Final = (0.7, 2.0)
 """Most of the power of a broad rhythm below 120/min lies in this band. The baseline of a moving electrode lies below it."""
 OSCILLATION_BAND_HZ: Final = (0.7, 12.0)
 
+WAVE_HZ: Final = 0.75
+"""Half the width of the band that holds one wave in four seconds: a taper spreads it by 0.5 Hz, and its rate varies."""
+HARMONICS_BAND_HZ: Final = (0.7, 20.0)
+
 _FIRST, _LAST = round(FASTEST_S * RATE_HZ), round(SLOWEST_S * RATE_HZ)
 
 
@@ -44,6 +48,28 @@ def measure_slow_share(mv: Samples) -> float:
     frequency_hz = np.arange(power.size) * RATE_HZ / (2 * mv.size)
     whole = _band_power(power, frequency_hz, OSCILLATION_BAND_HZ)
     return _band_power(power, frequency_hz, SLOW_BAND_HZ) / whole if whole > 0 else 0.0
+
+
+class Wave(NamedTuple):
+    """The strongest wave of a signal: its frequency in Hz, and its part of the power from 0.7 to 20 Hz."""
+
+    wave_hz: float
+    wave_share: float
+
+
+def measure_wave(mv: Samples) -> Wave:
+    """Return the strongest wave of (n,) samples at 125 Hz; its share is 0 without any power.
+
+    The share is 1 for a sine and 0.99 for a triangle that goes up and down evenly. For complexes of 140 ms at 160 to
+    280/min with a T wave it is at most 0.93; in the tachycardias of CinC 2015 at most 0.96.
+    """
+    power = np.abs(np.fft.rfft(np.where(np.isnan(mv), 0.0, mv) * hann(mv.size), 2 * mv.size)) ** 2
+    frequency_hz = np.arange(power.size) * RATE_HZ / (2 * mv.size)
+    whole = _band_power(power, frequency_hz, HARMONICS_BAND_HZ)
+    first, last = np.searchsorted(frequency_hz, HARMONICS_BAND_HZ)
+    strongest_hz = float(frequency_hz[first + np.argmax(power[first:last])])
+    near = (max(strongest_hz - WAVE_HZ, HARMONICS_BAND_HZ[0]), strongest_hz + WAVE_HZ)
+    return Wave(strongest_hz, _band_power(power, frequency_hz, near) / whole if whole > 0 else 0.0)
 
 
 def measure_repetition(mv: Samples) -> Repetition:

@@ -68,6 +68,10 @@ def test_a_wide_rhythm_remains_a_ventricular_tachycardia(shape: str, per_minute:
     assert found["vt"] <= 10.0
 
 
+def test_a_regular_notched_rhythm_is_no_bigeminy() -> None:
+    assert kinds(regular("notched", 102, seconds=24.0, rate_hz=250.0, amplitude_mv=0.8, t_share=0.4, seed=5)) == {}
+
+
 def test_a_ventricular_tachycardia_after_a_narrow_one_is_reported_within_10_s() -> None:
     narrow = regular("narrow", 200, seconds=30.0, rate_hz=250.0)
     wide = draw("ventricular", np.arange(0.3, 19.9, 60 / 180), rr_s=60 / 180, seconds=20.0, rate_hz=250.0)

@@ -125,6 +125,18 @@ def test_p_waves_in_a_standstill_are_not_beats(p_mv: float, models: Models) -> N
     assert found[-1][1].end_s == pytest.approx(120, abs=0.1)
 
 
+@pytest.mark.parametrize("p_mv", [0.35, 0.55])
+def test_tall_p_waves_in_a_standstill_are_known_by_those_before_it(p_mv: float, models: Models) -> None:
+    sinus: Waves = ((p_mv, -0.165, 0.022), *NORMAL[1:])
+    p_waves = mv([(0.4 + 0.7 * i, ((p_mv, 0.0, 0.022),)) for i in range(80)], 60)
+    found = analyse([mv(rhythm(sinus, 71, 60), 60), p_waves], models=models)
+    (pause_s, pause), (asystole_s, asystole), _ = found
+    assert (pause.kind, asystole.kind) == ("pause", "asystole")
+    assert pause_s - pause.onset_s <= 4.0
+    assert asystole_s - pause.onset_s <= 10.0
+    assert found[-1][1].end_s == pytest.approx(120, abs=0.1)
+
+
 def test_escape_beats_end_an_asystole_and_are_a_severe_bradycardia_without_further_pauses(models: Models) -> None:
     escape = [(20.0 + 3.1 * i, VENTRICULAR) for i in range(12)]
     found = analyse([mv(SINUS, 60), mv(escape, 55)], models=models)

@@ -8,13 +8,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models.atrial_rhythms import AtrialRhythms
 from models.beat_context import BeatContext, BeatContextBuilder
-from models.beat_labels import UNKNOWN, BeatLabeller, LabelledBeat
+from models.beat_labels import FIRST_BEATS, UNKNOWN, BeatLabeller, LabelledBeat
 from models.inference.ecg_beat import (
     CLASSES,
     HISTORY_INTERVALS,
     MAX_NEXT_RR_S,
     QRS,
+    RUN_WEIGHT,
     SAMPLES_BEFORE_R,
     WAVE_SAMPLES,
     EcgBeat,
@@ -196,7 +198,7 @@ class TestLabeller:
             beats_s.append(beats_s[-1] + (0.5 if early else 1.1 if number % 7 == 6 else 0.8))
             wide += [number] if early else []
         found = label_beats(ecg(beats_s, wide), model, 50)
-        assert [number for number, beat in enumerate(found) if beat.label == "V"] == wide
+        assert [number for number, beat in enumerate(found) if beat.label == "V"] == [at for at in wide if at >= FIRST_BEATS]
         assert {beat.label for beat in found[:-1]} == {"N", "V"}  # the last one is followed by silence
 
     def test_labels_narrow_premature_beats_supraventricular(self, model: EcgBeat) -> None:
@@ -215,22 +217,38 @@ class TestLabeller:
         rr_s = np.array([context.rr_s for context in seen])
         is_early, rr_before_s = find_early_beats(rr_s), rr_s[:, HISTORY_INTERVALS - 1]
         needed = (shares[:, N] / shares[:, S])[is_early]
-        before = needed[:-1][needed[1:] > needed[:-1]][0]  # the weight that makes a beat S, but not by itself the next one
+        rises = (needed[1:] > needed[:-1]) & (needed[1:] < RUN_WEIGHT * needed[:-1])
+        before = needed[:-1][rises][0]  # the weight that makes a beat S, but not by itself the next one
         monkeypatch.setattr(model, "weights", np.array([1.0, before * 1.001, 1.0, 1.0]))
+        monkeypatch.setattr(AtrialRhythms, "push", lambda _, rr_s: False)
         found = "".join(beat.label for beat in label_beats(mv, model, 50))
         assert found == "".join(CLASSES[index] for index in model.choose_classes(shares, is_early, rr_before_s))
         each_alone = model.choose_classes(shares, is_early, np.full(rr_before_s.size, np.nan))
         assert found.count("S") > np.count_nonzero(each_alone == S) > 0
 
+    def test_an_abrupt_run_is_supraventricular_whatever_the_model_says_unless_it_is_in_af(
+        self, model: EcgBeat, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(model, "probabilities", lambda _: np.array([[0.98, 0.01, 0.005, 0.005]], np.float32))
+        beats_s = [*regular_beats(20), *(16.2 + 0.5 * number for number in range(1, 30))]
+        chain, labeller = EcgChain(RATE_HZ), BeatLabeller(model)
+        labels = [beat.label for beat in labeller.push(chain.push(ecg(beats_s)), chain)]
+        assert set(labels[:25]) == {"N"}
+        assert set(labels[25:]) == {"S"}
+        chain, labeller = EcgChain(RATE_HZ), BeatLabeller(model)
+        assert {beat.label for beat in labeller.push(chain.push(ecg(beats_s)), chain, in_af=True)} == {"N"}
+
     def test_in_af_a_beat_after_a_ventricular_one_is_no_less_probably_ventricular(
         self, model: EcgBeat, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         doubtful, certain = [0.45, 0.0, 0.55, 0.0], [0.1, 0.0, 0.9, 0.0]
-        given = iter([[1.0, 0.0, 0.0, 0.0], doubtful, certain, doubtful, doubtful, *[[1.0, 0.0, 0.0, 0.0]] * 15])
+        normal = [1.0, 0.0, 0.0, 0.0]
+        given = iter([*[normal] * FIRST_BEATS, doubtful, certain, doubtful, doubtful, *[normal] * 15])
         monkeypatch.setattr(model, "probabilities", lambda inputs: np.array([next(given)] * len(inputs), np.float32))
+        monkeypatch.setattr(model, "weights", np.ones(4))
         chain, labeller = EcgChain(RATE_HZ), BeatLabeller(model)
-        found = labeller.push(chain.push(ecg(regular_beats(10))), chain, in_af=True)
-        assert "".join(beat.label for beat in found[:6]) == "NNVVVN"
+        found = labeller.push(chain.push(ecg(regular_beats(20))), chain, in_af=True)
+        assert "".join(beat.label for beat in found[FIRST_BEATS - 1 :][:6]) == "NNVVVN"
 
     def test_a_mostly_missing_beat_is_unknown(self, model: EcgBeat) -> None:
         mv = ecg(regular_beats(20))

@@ -12,6 +12,7 @@ from tests.models.known_beats import NORMAL, TRIANGLE, VENTRICULAR, TimedWaves, 
 
 MODEL = EcgBeat((RELEASE_DIR / "ecg_beat.onnx").read_bytes())
 SINUS_S = 120.0
+CLEAR = 0.95
 
 
 def wave(waves: Waves, noise_mv: float = 0.0) -> Samples:
@@ -51,71 +52,80 @@ def test_a_tachycardia_from_the_start_leaves_no_v_behind(waves: Waves, bpm: floa
 def open_run() -> RunShapes:
     run = RunShapes(DEFAULT_LIMITS)
     for _ in range(3):
-        assert run.relabel(0.4, wave(VENTRICULAR), "V", wave(NORMAL)) == "V"
+        assert run.relabel(0.4, wave(VENTRICULAR), "V", wave(NORMAL), CLEAR) == "V"
     assert run.is_open
     return run
 
 
+def test_beats_that_are_only_just_called_ventricular_begin_no_run() -> None:
+    run = RunShapes(DEFAULT_LIMITS)
+    for probability in (0.42, 0.69, 0.83) * 20:
+        assert run.relabel(0.4, wave(VENTRICULAR), "V", wave(NORMAL), probability) == "V"
+    assert not run.is_open
+
+
 def test_three_beats_begin_a_run_however_many_are_reported() -> None:
     run = RunShapes(DEFAULT_LIMITS.with_values({"v_run_beats": 5}))
-    labels = [run.relabel(0.4, wave(VENTRICULAR), label, wave(NORMAL)) for label in "VVVNN"]
+    labels = [run.relabel(0.4, wave(VENTRICULAR), label, wave(NORMAL), CLEAR) for label in "VVVNN"]
     assert labels == list("VVVVV")
 
 
 def test_beats_keep_their_label_whatever_the_classifier_says() -> None:
     run = open_run()
-    assert {run.relabel(0.4, wave(VENTRICULAR), other, wave(NORMAL)) for other in "NSF?" * 50} == {"V"}
+    assert {run.relabel(0.4, wave(VENTRICULAR), other, wave(NORMAL), CLEAR) for other in "NSF?" * 50} == {"V"}
 
 
 def test_a_run_ends_with_its_shape() -> None:
     run = open_run()
-    assert [run.relabel(0.4, wave(NORMAL), "N", wave(NORMAL)) for _ in range(2)] == ["N", "N"]
+    assert [run.relabel(0.4, wave(NORMAL), "N", wave(NORMAL), CLEAR) for _ in range(2)] == ["N", "N"]
     assert not run.is_open
 
 
 def test_a_run_ends_with_its_rate() -> None:
     run = open_run()
-    assert [run.relabel(rr_s, wave(VENTRICULAR), "N", wave(NORMAL)) for rr_s in (0.55, 0.55)] == ["N", "N"]
+    assert [run.relabel(rr_s, wave(VENTRICULAR), "N", wave(NORMAL), CLEAR) for rr_s in (0.55, 0.55)] == ["N", "N"]
     assert not run.is_open
 
 
 def test_a_rate_that_changes_gradually_does_not_end_a_run() -> None:
     run = open_run()
-    assert {run.relabel(rr_s, wave(VENTRICULAR), "N", wave(NORMAL)) for rr_s in np.linspace(0.4, 0.55, 60)} == {"V"}
+    assert {run.relabel(rr_s, wave(VENTRICULAR), "N", wave(NORMAL), CLEAR) for rr_s in np.linspace(0.4, 0.55, 60)} == {"V"}
 
 
 @pytest.mark.parametrize("slow_s", [0.65, 0.9])
 def test_a_run_that_turns_slow_is_no_longer_kept(slow_s: float) -> None:
     run = open_run()
     for _ in range(9):
-        run.relabel(slow_s, wave(VENTRICULAR), "V", wave(NORMAL))
+        run.relabel(slow_s, wave(VENTRICULAR), "V", wave(NORMAL), CLEAR)
     assert not run.is_open
 
 
 def test_one_other_beat_or_a_gap_does_not_end_a_run() -> None:
     run = open_run()
-    assert run.relabel(0.4, wave(NORMAL), "N", wave(NORMAL)) == "N"
-    assert run.relabel(None, wave(VENTRICULAR), "N", wave(NORMAL)) == "V"
-    assert run.relabel(0.4, wave(VENTRICULAR), "N", wave(NORMAL)) == "V"
-    assert run.relabel(3.0, wave(VENTRICULAR), "N", wave(NORMAL)) == "N", "a pause ends it"
+    assert run.relabel(0.4, wave(NORMAL), "N", wave(NORMAL), CLEAR) == "N"
+    assert run.relabel(None, wave(VENTRICULAR), "N", wave(NORMAL), CLEAR) == "V"
+    assert run.relabel(0.4, wave(VENTRICULAR), "N", wave(NORMAL), CLEAR) == "V"
+    assert run.relabel(3.0, wave(VENTRICULAR), "N", wave(NORMAL), CLEAR) == "N", "a pause ends it"
 
 
 def test_a_run_may_alternate_between_two_shapes() -> None:
     run = open_run()
-    assert run.relabel(0.4, wave(TRIANGLE) * -1, "V", wave(NORMAL)) == "V"
-    labels = [run.relabel(0.4, wave(TRIANGLE) * -1 if i % 2 else wave(VENTRICULAR), "N", wave(NORMAL)) for i in range(40)]
+    assert run.relabel(0.4, wave(TRIANGLE) * -1, "V", wave(NORMAL), CLEAR) == "V"
+    labels = [
+        run.relabel(0.4, wave(TRIANGLE) * -1 if i % 2 else wave(VENTRICULAR), "N", wave(NORMAL), CLEAR) for i in range(40)
+    ]
     assert set(labels) == {"V"}
 
 
 def test_beats_of_the_usual_shape_that_are_labelled_v_start_nothing() -> None:
     run = RunShapes(DEFAULT_LIMITS)
     for _ in range(6):
-        run.relabel(0.4, wave(NORMAL), "V", wave(NORMAL, 0.01))
+        run.relabel(0.4, wave(NORMAL), "V", wave(NORMAL, 0.01), CLEAR)
     assert not run.is_open
 
 
 def test_a_slow_streak_starts_nothing() -> None:
     run = RunShapes(DEFAULT_LIMITS)
     for _ in range(6):
-        run.relabel(0.8, wave(VENTRICULAR), "V", wave(NORMAL))
+        run.relabel(0.8, wave(VENTRICULAR), "V", wave(NORMAL), CLEAR)
     assert not run.is_open

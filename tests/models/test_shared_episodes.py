@@ -79,9 +79,25 @@ def test_nothing_else_begins_in_fibrillation() -> None:
     assert run([began("vf", 5, MONITOR), *beats, *after]) == [("vf", 5, None), ("vf", 5, 30), ("vt", 40, None)]
 
 
-def test_what_began_before_fibrillation_ends_in_it() -> None:
+def test_a_tachycardia_that_became_fibrillation_ends_in_it() -> None:
     found = run([began("vt", 2, "rule:vt"), began("vf", 5, MONITOR), ended("vt", 2, 6, "rule:vt")])
     assert found == [("vt", 2, None), ("vf", 5, None), ("vt", 2, 6)]
+
+
+@pytest.mark.parametrize("kind", ["bradycardia", "v_run", "bigeminy"])
+def test_a_slow_rhythm_or_pattern_of_chance_beats_ends_where_fibrillation_began(kind: str) -> None:
+    source = f"rule:{kind}"
+    found = run([began(kind, 2, source), began("vf", 5, MONITOR), began(kind, 2, source), ended(kind, 2, 6, source)])
+    assert found == [(kind, 2, None), ("vf", 5, None), (kind, 2, 5)]
+
+
+def test_chance_beats_in_fibrillation_are_no_slow_rhythm_run_or_pause() -> None:
+    chance = [began("bradycardia", 7, "rule:bradycardia"), began("v_run", 8, "rule:v_run"), ended("v_run", 8, 10, "rule:v_run")]
+    pause = [ended("short_pause", 11, 13, "rule:short_pause")]
+    after = [ended("vf", 5, 30, MONITOR), ended("bradycardia", 7, 30, "rule:bradycardia")]
+    slow = [began("bradycardia", 31, "rule:bradycardia"), ended("bradycardia", 31, 60, "rule:bradycardia")]
+    found = run([began("vf", 5, MONITOR), *chance, *pause, *after, *slow])
+    assert found == [("vf", 5, None), ("vf", 5, 30), ("bradycardia", 31, None), ("bradycardia", 31, 60)]
 
 
 def test_what_hides_in_fibrillation_is_reported_when_it_goes_on_afterwards() -> None:

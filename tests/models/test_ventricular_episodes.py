@@ -97,7 +97,7 @@ class TestRates:
 
     @pytest.mark.parametrize(("rhythm", "kind"), [(VF, "vf"), (VT, "vt")])
     def test_a_faster_one_keeps_its_name(self, rhythm: int, kind: str) -> None:
-        ((_, finding),) = run([window(rhythm, bpm=260, similarity=0.95)] * 6)
+        ((_, finding),) = run([window(rhythm, bpm=230, similarity=0.95)] * 6)
         assert finding.kind == kind
 
     def test_one_that_is_not_regular_is_fibrillation(self) -> None:
@@ -111,6 +111,26 @@ class TestRates:
     def test_a_tachycardia_states_beats_and_rate(self) -> None:
         ((_, finding),) = run([window(VT, bpm=156, similarity=0.95)] * 5)
         assert finding.measured == {"rate_bpm": 156.0, "beats": 18.0, "limit_beats": 3, "limit_bpm": 100}
+
+
+class TestFlutter:
+    @pytest.mark.parametrize("rhythm", [VT, VF])
+    def test_a_regular_rhythm_from_240_per_minute_is_flutter_whatever_the_network_calls_it(self, rhythm: int) -> None:
+        ((_, finding),) = run([window(rhythm, bpm=250, similarity=0.95)] * 5)
+        assert finding.kind == "vf"
+
+    def test_a_fibrillation_that_repeats_itself_after_two_waves_has_the_rate_of_its_waves(self) -> None:
+        ((_, finding),) = run([replace(window(VT, bpm=150, similarity=0.85), wave_hz=5.0, wave_share=0.7)] * 5)
+        assert finding.kind == "vf"
+
+    def test_an_oscillation_without_complexes_is_flutter_at_any_rate(self) -> None:
+        wave = replace(window(VT, bpm=125, similarity=0.99, slow=0.5), wave_hz=2.0, wave_share=0.99)
+        ((_, finding),) = run([wave] * 5)
+        assert finding.kind == "vf"
+
+    def test_a_regular_rhythm_of_complexes_below_220_per_minute_is_a_tachycardia(self) -> None:
+        ((_, finding),) = run([window(VF, bpm=215, similarity=0.95)] * 5)
+        assert finding.kind == "vt"
 
 
 class TestLostSignal:

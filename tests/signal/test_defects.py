@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.rules.ventricular_episodes import PURE
 from models.signal.defects import MainsMeter, find_still_defect
-from models.signal.repetition import measure_repetition, measure_slow_share
+from models.signal.repetition import measure_repetition, measure_slow_share, measure_wave
+from tests.signal.rhythms import SHAPES, regular
 
 RATE_HZ = 125
 SIZE = 4 * RATE_HZ
@@ -89,3 +91,20 @@ class TestSlowShare:
 
     def test_of_nothing(self) -> None:
         assert measure_slow_share(np.zeros(SIZE)) == 0
+
+
+class TestStrongestWave:
+    @pytest.mark.parametrize("wave_hz", [2.0, 2.5, 3.6, 5.0, 7.3, 9.0])
+    def test_a_sine_is_one_wave(self, wave_hz: float) -> None:
+        found = measure_wave(0.3 * np.sin(2 * np.pi * wave_hz * TIME_S) + noise(0.01))
+        assert found.wave_hz == pytest.approx(wave_hz, abs=0.13)
+        assert found.wave_share >= PURE
+
+    @pytest.mark.parametrize("shape", [name for name, shape in SHAPES.items() if shape.is_wide])
+    @pytest.mark.parametrize("per_minute", [130, 180, 220, 280])
+    def test_complexes_are_not(self, shape: str, per_minute: int) -> None:
+        rhythm = regular(shape, per_minute, seconds=4, rate_hz=125.0)
+        assert measure_wave(rhythm.mv - rhythm.mv.mean()).wave_share < PURE
+
+    def test_a_signal_without_power_has_none(self) -> None:
+        assert measure_wave(np.zeros(SIZE)).wave_share == 0

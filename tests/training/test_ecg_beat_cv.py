@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from evaluation import beats
 from evaluation.ec57 import Reference
 from evaluation.statistics import softmax
+from models.atrial_rhythms import AtrialRhythms
 from models.early_beats import EarlyBeats
 from models.inference.ecg_beat import (
     CLASSES,
@@ -16,6 +17,8 @@ from models.inference.ecg_beat import (
     RR_INPUTS,
     SHAPE_FEATURES,
     WAVE_SAMPLES,
+    N,
+    S,
     choose_classes,
     find_early_beats,
 )
@@ -47,7 +50,7 @@ def create_prediction(name: str, logits: NDArray[np.float64], truth: NDArray[np.
     """Return a prediction in which all beats are labelled, and none is in AF or early."""
     none = np.zeros(truth.size, np.bool_)
     missed, interval_s = np.zeros(5, np.int64), np.full(truth.size, 0.8)
-    return RecordPrediction(name, logits, truth.astype(np.int64), missed, none, none, none, interval_s)
+    return RecordPrediction(name, logits, truth.astype(np.int64), missed, none, none, none, interval_s, none)
 
 
 def create_beats(times_s: NDArray[np.float64], random: np.random.Generator) -> Beats:
@@ -79,13 +82,15 @@ def test_counts_match_those_of_the_evaluation(seed: int) -> None:
     found_s = np.sort(np.concatenate((truth_s[random.random(60) < 0.8] + 0.02, random.uniform(290, 400, 10))))
     logits = random.normal(0, 1, (found_s.size, 4))
     truth, found = Reference(truth_s, labels), create_beats(found_s, random)
-    labels_called, before_s, early_beats = [], np.nan, EarlyBeats()
+    labels_called, before_s, early_beats, atrial_rhythms = [], np.nan, EarlyBeats(), AtrialRhythms()
     for shares, missing, rr_s in zip(softmax(logits, 1.0), np.isnan(found.wave_mv[:, 0]), found.rr_s, strict=True):
         is_early = find_early_beats(rr_s[None])
         judged = early_beats.adjust(shares) if is_early[0] and not missing else shares
         index = choose_classes(judged[None], WEIGHTED.weights, is_early, rr_s[None, HISTORY_INTERVALS - 1], before_s)[0]
-        labels_called.append("?" if missing else CLASSES[index])
-        before_s = float(rr_s[HISTORY_INTERVALS - 1]) if labels_called[-1] == "S" else np.nan
+        rr_before_s = float(rr_s[HISTORY_INTERVALS - 1])
+        before_s = rr_before_s if index == S and not missing else np.nan
+        label = "S" if atrial_rhythms.push(rr_before_s) and index == N else CLASSES[index]
+        labels_called.append("?" if missing else label)
     expected = beats.confusion(truth, (found_s, labels_called))
     assert confusion(pair_with_reference("1", truth, found, logits), WEIGHTED) == expected
 
