@@ -201,6 +201,15 @@ class TestLabeller:
         assert [number for number, beat in enumerate(found) if beat.label == "V"] == [at for at in wide if at >= FIRST_BEATS]
         assert {beat.label for beat in found[:-1]} == {"N", "V"}  # the last one is followed by silence
 
+    def test_the_first_beats_are_not_ventricular_as_there_is_no_usual_one(
+        self, model: EcgBeat, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(model, "probabilities", lambda _: np.array([[0.01, 0.0, 0.99, 0.0]], np.float32))
+        chain, labeller = EcgChain(RATE_HZ), BeatLabeller(model)
+        labels = "".join(beat.label for beat in labeller.push(chain.push(ecg(regular_beats(20))), chain))
+        assert labels[:FIRST_BEATS] == "N" * FIRST_BEATS
+        assert set(labels[FIRST_BEATS:]) == {"V"}
+
     def test_labels_narrow_premature_beats_supraventricular(self, model: EcgBeat) -> None:
         beats_s, early = [1.0], []
         for number in range(1, 80):
