@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.inference.runtime import ONE_POOL, onnxruntime
+from models.inference.runtime import onnxruntime
 
 PRECISE_INT8: Final = ("session.x64quantprecision", "1")
 """An option for every session whose results are used. Without it, ONNX Runtime's int8 kernels for x86 processors with AVX2
@@ -43,10 +43,10 @@ class ModelSession:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = False  # an arena for each model keeps the memory of its largest run
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.disable_quant_qdq", "1")  # dequantise the weights at load, not in every run
         options.add_session_config_entry(*PRECISE_INT8)
-        options.add_session_config_entry(*ONE_POOL)
         try:
             self._session = onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
             self._session._model_bytes = None  # pyright: ignore[reportPrivateUsage]  only needed to build the session anew

@@ -54,7 +54,7 @@ class KnownPWave:
         """Learn the signal before a QRS complex whose R peak is at `t_s`."""
         _, mv = signal.strip(t_s - BEFORE_R_S[0], t_s - BEFORE_R_S[1])
         if mv.size >= _BEFORE and np.isfinite(mv).all():
-            self._before_mv.append(mv[-_BEFORE:])
+            self._before_mv.append(mv[-_BEFORE:].copy())  # a view would keep the whole strip in memory
             self._templates = None
 
     def find(self, mv: Samples) -> NDArray[np.intp]:

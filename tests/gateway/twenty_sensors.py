@@ -1,10 +1,8 @@
 """A process that does the work of `pulsegate run` with 20 ECG sensors and prints its memory use; run by `test_memory.py`.
 
-    python twenty_sensors.py FOLDER
-
-The folder contains `hub.key`, `device.key`, `registration.toml` and the `buffer.db` of an earlier start, because the very first
-start needs more memory for the migration. It also contains `ecg.int16`, the samples of all sensors for each second. They come
-from outside the process, like those of real sensors.
+Its only argument is a folder that contains `hub.key`, `device.key`, `registration.toml` and the `buffer.db` of an earlier
+start, because the very first start needs more memory for the migration. It also contains `ecg.int16`, the samples of all
+sensors for each second. They come from outside the process, like those of real sensors.
 """
 
 import asyncio
@@ -101,7 +99,3 @@ def main() -> None:
     models = load_models(folder)
     result = {"loaded": memory_mb(), **asyncio.run(run(folder, models)), "models": models.status()}
     sys.stdout.write(json.dumps(result | {"forbidden": [name for name in FORBIDDEN if name in sys.modules]}) + "\n")
-
-
-if __name__ == "__main__":
-    main()
