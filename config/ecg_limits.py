@@ -121,7 +121,7 @@ class EcgLimits:
         "R-RULE-80",
     )
     no_beats: Limit = Limit(
-        15,
+        12,
         "s",
         (10, 20),
         (8, 60),

@@ -43,6 +43,10 @@ MIN_SEEN_S: Final = 1.4
 ANY_PEAKS: Final = 10**6
 """The later checks tolerate any number of low peaks, because they may be P waves, but no jump of the baseline."""
 
+MIN_CLEAR_MV: Final = 0.1
+"""Height of the lowest complex that shows that there is a heart. Those that the detector finds in noise of 20 to 50 uV rms are
+lower; a monitor need not detect any of 0.15 mV (IEC 60601-2-27:2011, 201.12.1.101.15)."""
+
 KNOWN_BEATS: Final = 3
 KNOWN_S: Final = 3600.0
 """A patient's beats are known if there were so many of them in the last hour; a single one may be an artefact."""
@@ -151,10 +155,12 @@ class PauseRule:
             amplitude_mv: its height over the baseline.
             signal: that in which it was detected.
             is_slow: a severe bradycardia is open, in which only asystole is looked for.
-            is_clear: it is not in noise. A complex in noise only begins a new interval: it does not show that there is a heart.
+            is_clear: it is not in noise. A complex in noise, or one that is as low as noise, only begins a new interval: it
+                does not show that there is a heart.
         """
         yield from self.advance_to(t_s, signal)
         self.known_qrs.learn(t_s, amplitude_mv, signal)
+        is_clear = is_clear and abs(amplitude_mv) >= MIN_CLEAR_MV
         if is_clear:
             self._latest_s.append(t_s)
         self._is_slow = is_slow
@@ -253,9 +259,9 @@ class PauseRule:
         elif episode.kind == "pause":
             episode.kind, episode.beats_s = "asystole", []
             yield self._finding(episode, None, due_s - since_s)
-        elif episode.kind == "no_beats" and not episode.severe and due_s - episode.onset_s >= self._severe_s:
+        elif episode.kind == "no_beats" and not episode.severe and due_s - min(since_s, episode.onset_s) >= self._severe_s:
             episode.severe = True
-            yield self._finding(episode, None, due_s - episode.onset_s)
+            yield self._finding(episode, None, due_s - min(since_s, episode.onset_s))
 
     def _count_beat(self, episode: _Episode, t_s: float, interval_s: float) -> Iterator[Finding]:
         """Count a QRS complex in an episode; the third one ends it at the first."""

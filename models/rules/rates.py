@@ -20,7 +20,7 @@ short intervals alternate. At least two must be slow themselves: one pause is no
 
 CRITICAL_INTERVALS: Final = 3
 """Consecutive intervals at a critically slow rate that are reported at once: the three QRS complexes that end a pause are then
-already a bradycardia. It is also the number of intervals in which no beat may be hidden when a bradycardia is reported."""
+already a bradycardia."""
 
 LONGER_BY_S: Final = 1.0
 """A critical bradycardia is reported again when an interval is longer than all before by so much."""
@@ -58,8 +58,8 @@ class RateRule:
         self._persistence_s = limits.rate_persistence.value
         self._asystole_s = limits.asystole.value
         self._intervals = Latest[tuple[float, float]](MEDIAN_INTERVALS)
-        self._seen = Latest[bool](CRITICAL_INTERVALS)
-        """Whether the signal of each of the latest intervals was seen to show no beat."""
+        self._seen = Latest[bool](MEDIAN_INTERVALS)
+        """Whether the signal of each interval was seen to show no beat. A bradycardia is raised only where all were."""
         self._onset_s: float | None = None
         self._critical_since_s: float | None = None
         self._raised = self._is_critical = self._in_motion = False
@@ -165,7 +165,7 @@ class RateRule:
             self._has_signal
             and not self._is_tachycardia
             and all(self._critical * rr >= 60.0 for _, rr in self._intervals[-CRITICAL_INTERVALS:])
-            and self._seen == [True] * CRITICAL_INTERVALS
+            and self._seen[-CRITICAL_INTERVALS:] == [True] * CRITICAL_INTERVALS
         )
 
     def _is_beyond(self, rate: float, limit: float, hysteresis: float = 0.0) -> bool:

@@ -220,7 +220,14 @@ def test_asystole_after_lead_off_is_reported_within_10_s_of_signal() -> None:
 def test_no_beats_from_the_start_are_reported_as_such_and_are_severe_after_a_minute() -> None:
     found = run([], Trace(), 200.0)
     assert episodes(found) == [("no_beats", 0.0, None)] * 2
-    assert [finding.measured["seconds"] for finding in found] == [15.0, 60.0]
+    assert [finding.measured["seconds"] for finding in found] == [12.0, 60.0]
+
+
+def test_complexes_as_low_as_noise_do_not_show_that_there_is_a_heart() -> None:
+    rule, trace = PauseRule(DEFAULT_LIMITS), Trace()
+    found = [finding for t_s in sinus(10.0) for finding in rule.on_beat(t_s, 0.05, trace)]
+    found += rule.advance_to(40.0, trace)
+    assert [finding.kind for finding in found] == ["no_beats"]
 
 
 def test_beats_after_more_than_an_hour_are_no_longer_known() -> None:

@@ -161,7 +161,7 @@ def test_a_slow_rate_is_reported_only_where_no_beats_are_hidden() -> None:
     rule = RateRule("bradycardia", DEFAULT_LIMITS)
     sequence = beats((10, 0.8), (20, 1.9))
     assert [finding for t, rr in sequence[:20] for finding in rule.on_beat(t, rr, is_seen=rr < 1.5)] == []
-    (raised,) = (finding for t, rr in sequence[20:23] for finding in rule.on_beat(t, rr))
+    (raised,) = (finding for t, rr in sequence[20:25] for finding in rule.on_beat(t, rr))
     assert raised.onset_s == pytest.approx(8.0)
 
 
