@@ -30,9 +30,9 @@ class RateRule:
     """Reports sustained tachycardia or bradycardia.
 
     The median rate of 5 intervals (for bradycardia, or the mean rate of 4) must stay beyond its limit for the persistence time.
-    It is reported again when it has also stayed beyond the critical limit for that time, or worse than reported by a stated step
-    (`worse_rate`). Three intervals in a row at a critically slow rate are reported at once. A gap shorter than the persistence time is ignored: an episode cannot have ended
-    and another been raised within it.
+    It is reported again when it has also stayed beyond the critical limit for that time, or worse than reported by a stated
+    step (`worse_rate`). Three intervals in a row at a critically slow rate are reported at once. A gap shorter than the
+    persistence time is ignored: an episode cannot have ended and another been raised within it.
     """
 
     def __init__(self, kind: str, limits: Limits, exertion: ExertionRule | None = None, *, has_signal: bool = True) -> None:

@@ -50,8 +50,8 @@ class Criterion:
 class ThresholdRule:
     """Reports the episodes of one criterion.
 
-    A finding is yielded when the mildest limit is passed, again at each more severe one, and when the episode ends; also when the
-    value is worse than reported by the hysteresis or more.
+    A finding is yielded when the mildest limit is passed, again at each more severe one, and when the episode ends. It is also
+    yielded when the value is worse than reported by the hysteresis or more.
     """
 
     def __init__(self, criterion: Criterion) -> None:

@@ -119,7 +119,10 @@ class TestJoining:
 
     @pytest.mark.parametrize(
         ("kind", "rates_bpm", "reason"),
-        [("tachycardia", (135.0, 161.8, 162.0, 195.0), FASTER_REASON), ("bradycardia", (39.6, 33.2, 33.0, 31.0), SLOWER_REASON)],
+        [
+            ("tachycardia", (135.0, 161.8, 162.0, 195.0), FASTER_REASON),
+            ("bradycardia", (39.6, 33.2, 33.0, 31.0), SLOWER_REASON),
+        ],
     )
     def test_the_first_episode_is_raised_again_when_its_rate_is_worse_while_it_lasts(
         self, kind: str, rates_bpm: tuple[float, ...], reason: str

@@ -59,7 +59,9 @@ def test_beats_match_the_annotations(run: Any, data: Path) -> None:
     assert result.summary["ecg_seconds"] == pytest.approx(650_000 / 360, abs=0.001)
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(8, "the recording is too short to say"), (20, "normal, by a model"), (70, None)])
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(8, "the recording is too short to say"), (20, "normal, by a model"), (70, None)]
+)
 def test_the_table_is_followed_by_the_verdict_on_a_short_recording(
     capsys: pytest.CaptureFixture[str], command: Any, tmp_path: Path, seconds: int, said: str | None
 ) -> None:
