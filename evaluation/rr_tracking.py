@@ -5,14 +5,14 @@ agent runs both, too.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import isnan, nan
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from captures.rhythms import AF, LONGEST_SILENCE_S, NOT_AF, Rhythm, Windows, windows
+from captures.rhythms import AF, LONGEST_SILENCE_S, NOT_AF, WINDOW, Rhythm, Windows, windows
 from config.limits import DEFAULT_LIMITS
 from models.rules.af import EndWatch, select_newest
 from models.rules.af_repetition import MAYBE_AF_PROBABILITY, measure_repetition
@@ -46,11 +46,15 @@ class WindowModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScoredRecord:
-    """One record, its windows, and for each the model's probability, NaN where it is inconclusive."""
+    """One record, its windows, and for each the model's probability, NaN where it is inconclusive.
+
+    `drop` is the share of the intervals that were dropped at random.
+    """
 
     rhythm: Rhythm
     windows: Windows
     probability: Probabilities
+    drop: float = 0.0
 
     def repetition(self) -> NDArray[np.float64]:
         """Returns how much the intervals of each window repeat, measured where the agent measures it, and 1 elsewhere."""
@@ -89,15 +93,22 @@ class TrackedRecord:
 
 def score_windows(rhythm: Rhythm, model: WindowModel, drop: float = 0.0) -> ScoredRecord:
     """Returns the model's probability for every window that the agent passes to it."""
-    cut = windows(rhythm, STEP_BEATS)
-    valid = cut.valid
-    if drop:
-        lost = np.random.default_rng(SEED).random(len(rhythm.times_s)) < drop
-        valid = valid & ~lost[np.searchsorted(rhythm.times_s, cut.end_s)[:, None] + np.arange(1 - valid.shape[1], 1)]
-    probability = np.full(len(valid), nan)
-    conclusive = model.find_conclusive_windows(cut.rr_s, valid)
-    probability[conclusive] = model.probabilities(cut.rr_s[conclusive], valid[conclusive])
-    return ScoredRecord(rhythm, replace(cut, valid=valid), probability)
+    cut = _cut_windows(rhythm, STEP_BEATS, _choose_lost(rhythm, drop))
+    probability = np.full(len(cut.valid), nan)
+    conclusive = model.find_conclusive_windows(cut.rr_s, cut.valid)
+    probability[conclusive] = model.probabilities(cut.rr_s[conclusive], cut.valid[conclusive])
+    return ScoredRecord(rhythm, cut, probability, drop)
+
+
+def _choose_lost(rhythm: Rhythm, drop: float) -> Flags:
+    return np.random.default_rng(SEED).random(len(rhythm.times_s)) < drop
+
+
+def _cut_windows(rhythm: Rhythm, step: int, lost: Flags) -> Windows:
+    """Returns the windows every `step` beats; the intervals of the beats that are `lost`, (beats,), are not valid."""
+    cut = windows(rhythm, step)
+    which = np.searchsorted(rhythm.times_s, cut.end_s)[:, None] + np.arange(1 - cut.valid.shape[1], 1)
+    return replace(cut, valid=cut.valid & ~lost[which])
 
 
 def track_episodes(record: ScoredRecord, model: WindowModel) -> TrackedRecord:
@@ -157,14 +168,25 @@ def _settled_ends(rhythm: Rhythm) -> list[float]:
 
 def watch_end(record: ScoredRecord, episode: RaisedEpisode, model: WindowModel) -> list[tuple[float, bool]]:
     """Returns when the agent changes whether the open episode may have ended, and to what."""
-    cut = record.windows
-    is_open = (cut.end_s >= episode.decided_s) & (cut.end_s < episode.closed_s)
-    rr_s, newest = cut.rr_s[is_open], select_newest(cut.valid[is_open])
+    cut = _windows_at_beats(record, episode.decided_s, episode.closed_s)
+    rr_s, newest = cut.rr_s, select_newest(cut.valid)
     known = model.find_conclusive_windows(rr_s, newest)
     probability = model.probabilities(rr_s[known], newest[known]) if known.any() else np.zeros(0)
     watch = EndWatch()
-    times_s = cut.end_s[is_open][known].tolist()
+    times_s = cut.end_s[known].tolist()
     return [(t, watch.may_have_ended) for t, p in zip(times_s, probability.tolist(), strict=True) if watch.add_probability(p)]
+
+
+def _windows_at_beats(record: ScoredRecord, from_s: float, until_s: float) -> Windows:
+    """Returns the windows that end at each beat from `from_s` to before `until_s`, in one part of the recording."""
+    rhythm, lost = record.rhythm, _choose_lost(record.rhythm, record.drop)
+    first, last = np.searchsorted(rhythm.times_s, (from_s, until_s))
+    near = slice(max(first - WINDOW - 1, 0), last)
+    ventricular = None if rhythm.ventricular is None else rhythm.ventricular[near]
+    part = replace(rhythm, times_s=rhythm.times_s[near], labels=rhythm.labels[near], ventricular=ventricular)
+    cut = _cut_windows(part, 1, lost[near])
+    is_open = cut.end_s >= from_s
+    return Windows(*(getattr(cut, field.name)[is_open] for field in fields(Windows)))
 
 
 def _delay(end_s: float, said: Sequence[tuple[float, bool]]) -> float:

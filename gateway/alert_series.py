@@ -22,6 +22,8 @@ COUNTED_US: Final = 300_000_000
 COUNTED_AN_HOUR: Final = 12
 MAX_COUNTED: Final = 600
 """Episodes in 5 min: two a second is the limit of any rule."""
+RATE_STEP_BPM: Final = 0.1
+"""Rates are rounded to this: a rule that compared them before must not be contradicted."""
 AN_HOUR_KEY: Final = "an_hour"
 SERIES_NUMBERS: Final = (EPISODES_KEY, LENGTH_KEY, LONGEST_KEY, AN_HOUR_KEY, LATEST_KEY)
 """What an alert about several episodes measures of them all: their number, the length of the latest so far and that of the
@@ -161,22 +163,28 @@ class Series:
     def find_worsening(self, limits: Limits, rate_bpm: float | None = None) -> str | None:
         """Return the reason to raise the alert again: how its episodes are worse than those told; None if they are not.
 
-        The length of one episode is a reason once: that it goes on is visible.
+        The length of one episode is a reason once: that it goes on is visible. That of the first is none. A rate is one in the
+        first episode, too, while that lasts.
         """
         if self.episodes == 1:
-            return None
+            return self._find_worse_rate(limits, rate_bpm) if self.is_ongoing else None
         if not self.is_length_told and self.told_s > 0 and self.longest_s >= limits.worse_length.value * self.told_s:
             return LONGER_REASON
-        if rate_bpm is not None and self.told_bpm is not None:
-            ratio = limits.worse_rate.value
-            if self.alert.kind == "bradycardia" and rate_bpm * ratio <= self.told_bpm:
-                return SLOWER_REASON
-            if self.alert.kind != "bradycardia" and rate_bpm >= ratio * self.told_bpm:
-                return FASTER_REASON
+        worse_rate = self._find_worse_rate(limits, rate_bpm)
+        if worse_rate:
+            return worse_rate
         is_counted = self.onset_us - self.told_us >= COUNTED_US
         if is_counted and len(self.recent_us) >= limits.worse_number.value * self.told_number:
             return MORE_OFTEN_REASON
         return None
+
+    def _find_worse_rate(self, limits: Limits, rate_bpm: float | None) -> str | None:
+        ratio = limits.worse_rate.value
+        if rate_bpm is None or self.told_bpm is None:
+            return None
+        if self.alert.kind == "bradycardia":
+            return SLOWER_REASON if (rate_bpm - RATE_STEP_BPM) * ratio <= self.told_bpm else None
+        return FASTER_REASON if rate_bpm + RATE_STEP_BPM >= ratio * self.told_bpm else None
 
     def numbers(self) -> dict[str, float]:
         """Return what an alert about several episodes measures of them all."""

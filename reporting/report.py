@@ -18,7 +18,7 @@ from config.limits import DEFAULT_LIMITS
 from config.terminal import escape_controls
 from reporting import charts
 from reporting.assets import read_asset
-from reporting.result import Rates, ReplayResult, urgency
+from reporting.result import VERDICT_TEXTS, Rates, ReplayResult, urgency
 from reporting.strips import draw_trace, strip_json
 from reporting.text import format_clock, format_probability, format_start, short_names
 from sync.records import AlertRecord
@@ -44,17 +44,6 @@ TITLES: Final[Mapping[str, str]] = {
 }
 """The terms of the clinician's page, with "Possible" before the diagnoses. A kind without a title keeps its name."""
 SIGNALS: Final = {"ecg": "ECG", "ppg": "Pulse wave", "intervals": "RR interval", None: "Signal"}
-VERDICT_TEXTS: Final[Mapping[str, str]] = {
-    "normal": "normal, by a model",
-    "af": "<strong>atrial fibrillation</strong>, by a model",
-    "other": "another one than normal or atrial fibrillation, by a model",
-    "too_short": "the recording is too short to say",
-    "noise": "too much noise to say",
-    "gaps": "too much of the signal is missing to say",
-    "lead_off": "no electrode contact",
-    "out_of_distribution": "the model is not sure",
-}
-"""What a short recording shows, or why nothing can be said, by `ReplayResult.verdict`."""
 BEATS: Final = {"ecg": "beats", "ppg": "pulses", "intervals": "intervals", None: "beats"}
 """What the heart rate is measured from and what is counted, by `ReplayResult.kind`."""
 MEASURES: Final[Mapping[str, str]] = {
@@ -170,7 +159,10 @@ def _headline(result: ReplayResult) -> str:
 def _verdict(result: ReplayResult) -> str:
     """Returns a sentence with the verdict on a short recording, as HTML."""
     verdict = result.verdict
-    return "" if verdict is None else f" Rhythm: {VERDICT_TEXTS.get(verdict, escape(verdict))}."
+    if verdict is None:
+        return ""
+    text = escape(VERDICT_TEXTS.get(verdict, verdict))
+    return f" Rhythm: {f'<strong>{text}</strong>' if verdict == 'af' else text}."
 
 
 def _facts(result: ReplayResult, rates: Rates) -> str:

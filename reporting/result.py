@@ -46,6 +46,17 @@ LONGEST_RECORDING_S: Final = 61.0
 """Those made on demand last up to a minute; the longest of the PhysioNet/CinC Challenge 2017 has 61 s."""
 VERDICTS: Final[Mapping[str, str]] = {"rhythm_normal": "normal", "rhythm_af": "af", "rhythm_other": "other"}
 """The verdict on a short recording, by the kind of finding."""
+VERDICT_TEXTS: Final[Mapping[str, str]] = {
+    "normal": "normal, by a model",
+    "af": "atrial fibrillation, by a model",
+    "other": "another one than normal or atrial fibrillation, by a model",
+    "too_short": "the recording is too short to say",
+    "noise": "too much noise to say",
+    "gaps": "too much of the signal is missing to say",
+    "lead_off": "no electrode contact",
+    "out_of_distribution": "the model is not sure",
+}
+"""What a short recording shows, or why nothing can be said, by `ReplayResult.verdict`."""
 
 
 @dataclass(frozen=True, slots=True)

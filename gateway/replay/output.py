@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from config.terminal import escape_controls
 from drivers.kinds import unit_of
 from drivers.readings import TICKS_PER_SECOND
-from reporting.result import OutputRecord, ReplayResult, TimedBeat, interval_ends
+from reporting.result import VERDICT_TEXTS, OutputRecord, ReplayResult, TimedBeat, interval_ends
 from reporting.text import format_clock, format_probability, format_start
 from sync.records import AlertRecord, FindingRecord, GapRecord, IntervalsRecord, QuarantinedRecord, StatusRecord, VitalRecord
 
@@ -102,7 +102,7 @@ def summary(result: ReplayResult) -> Json:
 
 
 def print_table(results: Sequence[ReplayResult]) -> None:
-    """Prints a table with one row per file and a table with one row per alert."""
+    """Prints a table with one row per file, one with one row per alert, the verdicts on short recordings, and the notes."""
     from rich.console import Console  # noqa: PLC0415  the JSON output starts 0.1 s faster without it
     from rich.markup import escape  # noqa: PLC0415  as above
 
@@ -114,6 +114,8 @@ def print_table(results: Sequence[ReplayResult]) -> None:
     if any(result.alerts for result in results):
         console.print(_alerts_table(results, names))
     for result, name in zip(results, names, strict=True):
+        if result.verdict:
+            console.print(f"{name}: rhythm: {escape(VERDICT_TEXTS.get(result.verdict, result.verdict))}")
         for note in result.notes:
             console.print(f"{name}: {escape(escape_controls(note))}", style="dim")
 

@@ -114,6 +114,7 @@ class AfRule:
         self._beat_count += 1
         if self._beat_count % STEP_BEATS == 0:
             yield from self._evaluate_window()
+        yield from self._watch_end()
 
     def on_gap(self, t_s: float, seconds: float) -> Iterator[Finding]:
         """Process a gap of `seconds` that begins at `t_s`; infinite at the end of a recording."""
@@ -148,16 +149,15 @@ class AfRule:
             if episode.end_s is None:
                 self._rate_bpm = self._mean_rate()
             yield self._finding(episode)
-        yield from self._watch_end(rr_s, valid)
         self._collect_burden()
 
-    def _watch_end(self, rr_s: _Intervals, valid: _Flags) -> Iterator[Finding]:
-        """Report an open episode again when it seems to have ended, or to go on."""
+    def _watch_end(self) -> Iterator[Finding]:
+        """Report an open episode again when it seems to have ended, or to go on: after each beat, as four may take 6 s."""
         open_onset_s = self._tracker.open_onset_s
         if open_onset_s is None:
             self._end_watch = EndWatch()
             return
-        newest = select_newest(valid)
+        rr_s, newest = np.array(self._intervals), select_newest(np.array(self._valid))
         if self._model.is_conclusive(rr_s, newest) and self._end_watch.add_probability(self._model.probability(rr_s, newest)):
             yield self._finding(Episode(open_onset_s, None, self._beat_times_s[-1]))
 

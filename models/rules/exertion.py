@@ -22,7 +22,9 @@ SUDDEN_RATIO: Final = 1.15
 The fastest rise in 22 hours of healthy people is 2.3/min in a second, 1.04 in this time. Devices choose 1.10 to 1.23."""
 
 BRIDGED_S: Final = 60.0
-"""Over a gap of at most this length, the rates before and after it are compared as if they were adjacent."""
+"""Over a gap of at most this length, the rates before and after it are compared as if they were adjacent. A rate that had risen
+gradually, falls suddenly and returns within this time has not risen suddenly: beats were missed for a while, or came early and
+late. Only the rate that it had before counts then."""
 
 RECOVERY_S: Final = 120.0
 """A rate is that of a wearer who moves for so long after the last motion. In the first minute after an exercise a healthy heart
@@ -68,6 +70,10 @@ class ExertionRule:
         self._was_slower = False
         self._jump: tuple[float, float] | None = None
         """The rate before the last sudden rise, and when that began; None while the rate rises gradually, or fell back."""
+        self._fall: tuple[float, float] | None = None
+        """The rate before the last sudden fall from a rate that had risen gradually, and when it was last as fast."""
+        self._since_jump = 2 * BLOCK
+        """Beats since the last sudden rise was over: its rate is in the blocks for a while."""
 
     def on_beat(self, t_s: float, rr_s: float) -> None:
         """Process one beat with the interval that ends at it. Do not call it for the first beat after a gap."""
@@ -89,7 +95,7 @@ class ExertionRule:
         """Process a gap."""
         if seconds > BRIDGED_S:
             self._intervals_s.clear()
-            self._was_slower = False
+            self._was_slower, self._fall = False, None
 
     def explains(self, t_s: float) -> bool:
         """Whether an alert about the rate at `t_s` must still wait, because the rate may be that of exertion."""
@@ -112,12 +118,21 @@ class ExertionRule:
 
     def _follow_jump(self, t_s: float, rate: float, latest: Sequence[float]) -> None:
         if self._jump:
+            self._since_jump = 0
             if rate < max(self._slower, SUDDEN_RATIO * self._jump[0]):
                 self._jump = None
-        elif len(latest) == 2 * BLOCK and rate >= self._slower:
+        elif len(latest) == 2 * BLOCK:
             before = 60.0 / median_of(latest[:BLOCK])
-            if rate >= SUDDEN_RATIO * before:
+            self._since_jump += 1
+            was_gradual = self._since_jump > 2 * BLOCK
+            if was_gradual and before >= max(self._slower, SUDDEN_RATIO * rate):
+                self._fall = before, t_s
+            elif rate >= max(self._slower, SUDDEN_RATIO * before) and not self._is_return(t_s, rate):
                 self._jump = before, t_s - sum(latest[-(BLOCK // 2 + 1) :])
+
+    def _is_return(self, t_s: float, rate: float) -> bool:
+        """Whether the rate is again what it was before it suddenly fell a short time ago."""
+        return self._fall is not None and t_s - self._fall[1] <= BRIDGED_S and rate < SUDDEN_RATIO * self._fall[0]
 
 
 def predict_maximum(age_years: int) -> float:

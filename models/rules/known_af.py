@@ -33,19 +33,20 @@ def limits_in(limits: Limits, contexts: Contexts) -> Limits:
 
 
 class MeanRateRule:
-    """Reports a `tachycardia` when the mean rate over `af_mean_rate_time` reaches `af_mean_rate`.
+    """Reports a `tachycardia` when the mean rate over `af_mean_rate_time` reaches `af_mean_rate`, and again when it is worse.
 
     The rate is the number of intervals over their sum, as in a rhythm strip: a median would be too low in AF.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limit_bpm = limits.af_mean_rate.value
+        self._worse_ratio = limits.worse_rate.value
         self._hysteresis_bpm = limits.rate_hysteresis.value
         self._time_s = limits.af_mean_rate_time.value
         self._intervals = deque[tuple[float, float]]()
         self._sum_s = 0.0
         self._onset_s: float | None = None
-        self._highest_bpm = 0.0
+        self._highest_bpm = self._reported_bpm = 0.0
 
     def on_beat(self, t_s: float, rr_s: float) -> Iterator[Finding]:
         """Process one beat with the interval that ends at it. Do not call it for the first beat after a gap."""
@@ -64,6 +65,8 @@ class MeanRateRule:
         self._highest_bpm = max(self._highest_bpm, rate_bpm)
         if rate_bpm < self._limit_bpm - self._hysteresis_bpm:
             yield from self._end(t_s)
+        elif rate_bpm >= self._worse_ratio * self._reported_bpm:
+            yield self._finding(self._onset_s, None)
 
     def on_gap(self, t_s: float, seconds: float = inf) -> Iterator[Finding]:
         """Process a gap of `seconds` that begins at `t_s`: a short one only lowers the share of known intervals."""
@@ -78,5 +81,6 @@ class MeanRateRule:
         self._onset_s = None
 
     def _finding(self, onset_s: float, end_s: float | None, *, is_lost: bool = False) -> Finding:
+        self._reported_bpm = self._highest_bpm
         measured = {"rate_bpm": round(self._highest_bpm, 1), "limit_bpm": self._limit_bpm, "mean_over_s": self._time_s}
         return Finding("tachycardia", onset_s, end_s, "rule:mean_rate", None, measured, lost=is_lost)

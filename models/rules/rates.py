@@ -30,9 +30,9 @@ class RateRule:
     """Reports sustained tachycardia or bradycardia.
 
     The median rate of 5 intervals (for bradycardia, or the mean rate of 4) must stay beyond its limit for the persistence time.
-    It is reported again when it has also stayed beyond the critical limit for that time. Three intervals in a row at a
-    critically slow rate are reported at once. A gap shorter than the persistence time is ignored: an episode cannot have ended
-    and another been raised within it.
+    It is reported again when it has also stayed beyond the critical limit for that time, or worse than reported by a stated
+    step (`worse_rate`). Three intervals in a row at a critically slow rate are reported at once. A gap shorter than the
+    persistence time is ignored: an episode cannot have ended and another been raised within it.
     """
 
     def __init__(self, kind: str, limits: Limits, exertion: ExertionRule | None = None, *, has_signal: bool = True) -> None:
@@ -56,14 +56,17 @@ class RateRule:
             self._critical = min(limits.bradycardia_critical.value, self._limit)
         self._hysteresis = limits.rate_hysteresis.value
         self._persistence_s = limits.rate_persistence.value
+        self._worse_ratio = limits.worse_rate.value if self._is_tachycardia else 1.0 / limits.worse_rate.value
         self._asystole_s = limits.asystole.value
         self._intervals = Latest[tuple[float, float]](MEDIAN_INTERVALS)
         self._seen = Latest[bool](MEDIAN_INTERVALS)
         """Whether the signal of each interval was seen to show no beat. A bradycardia is raised only where all were."""
         self._onset_s: float | None = None
         self._critical_since_s: float | None = None
+        self._worse_since_s: float | None = None
+        """Since when the rate has been worse than reported by the stated step."""
         self._raised = self._is_critical = self._in_motion = False
-        self._extreme = self._longest_s = self._reported_s = 0.0
+        self._extreme = self._longest_s = self._reported_s = self._reported_bpm = 0.0
 
     @property
     def is_critical(self) -> bool:
@@ -99,7 +102,7 @@ class RateRule:
         """End the episode at `t_s`; yield nothing if no episode was raised. `is_lost`: only the signal ends."""
         if self._onset_s is not None and self._raised:
             yield self._finding(max(t_s, self._onset_s), is_lost=is_lost)
-        self._onset_s = self._critical_since_s = None
+        self._onset_s = self._critical_since_s = self._worse_since_s = None
         self._raised = self._is_critical = self._in_motion = False
 
     def restart(self, t_s: float) -> Iterator[Finding]:
@@ -118,7 +121,7 @@ class RateRule:
             self._intervals.clear()
 
     def _continue_episode(self, onset_s: float, t_s: float, rr_s: float, rate: float, at_once: bool) -> Iterator[Finding]:
-        is_worse = self._update_critical(t_s, rate, at_once)
+        is_worse = self._update_critical(t_s, rate, at_once) or self._is_worse_than_reported(t_s, rate)
         self._longest_s = max(self._longest_s, rr_s)
         if self._is_critical or not self._is_beyond(rate, self._critical):
             self._extreme = max(self._extreme, rate) if self._is_tachycardia else min(self._extreme, rate)
@@ -145,6 +148,14 @@ class RateRule:
         is_worse = not self._is_critical and (at_once or has_lasted)
         self._is_critical |= is_worse
         return is_worse
+
+    def _is_worse_than_reported(self, t_s: float, rate: float) -> bool:
+        """Process the rate; return whether it has been worse than reported by the stated step for long enough."""
+        if not self._raised or not self._is_beyond(rate, self._worse_ratio * self._reported_bpm):
+            self._worse_since_s = None
+            return False
+        self._worse_since_s = t_s if self._worse_since_s is None else self._worse_since_s
+        return self._has_lasted(self._worse_since_s, t_s)
 
     def _rate(self) -> float:
         """Return the median rate; or the mean rate where that alone is slow, because slow intervals alternate with others."""
@@ -186,7 +197,7 @@ class RateRule:
 
     def _finding(self, end_s: float | None, *, is_lost: bool = False) -> Finding:
         assert self._onset_s is not None
-        self._reported_s = self._longest_s
+        self._reported_s, self._reported_bpm, self._worse_since_s = self._longest_s, self._extreme, None
         measured = {"rate_bpm": round(float(self._extreme), 1), "limit_bpm": self._limit}
         if self._is_critical:
             measured["critical_bpm"] = self._critical

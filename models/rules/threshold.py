@@ -50,7 +50,8 @@ class Criterion:
 class ThresholdRule:
     """Reports the episodes of one criterion.
 
-    A finding is yielded when the mildest limit is passed, again at each more severe one, and when the episode ends.
+    A finding is yielded when the mildest limit is passed, again at each more severe one, and when the episode ends. It is also
+    yielded when the value is worse than reported by the hysteresis or more.
     """
 
     def __init__(self, criterion: Criterion) -> None:
@@ -60,7 +61,9 @@ class ThresholdRule:
         self._level = 0
         """How many limits the episode has passed; 0 without an episode."""
         self._onset_s = 0.0
-        self._extreme = 0.0
+        self._extreme = self._reported = 0.0
+        self._worse_since_s: float | None = None
+        """Since when the value has been worse than reported by the hysteresis or more."""
         self._last_s: float | None = None
 
     @property
@@ -80,19 +83,21 @@ class ThresholdRule:
         clock_set_back = since_last_s is not None and since_last_s < 0
         if clock_set_back or (continuous and not close):
             self._since[self._level :] = [None] * (len(self._since) - self._level)
+            self._worse_since_s = None
         self._last_s = at_s
         if self._level and self._criterion.is_within(value, self._criterion.limits[0]):
             yield from self._end_episode(at_s)
         self._update_violations(at_s, value)
         wait_s = self._criterion.persistence_s if continuous or close else 0.0
         level = sum(since is not None and at_s - since >= wait_s for since in self._since)
-        if level > self._level:
-            self._level = level
+        is_worse = self._is_worse(at_s, value, wait_s)
+        if level > self._level or is_worse:
+            self._level = max(level, self._level)
             yield self._finding(None)
 
     def forget(self) -> None:
         """Forget the episode, because it is not known any more whether it goes on."""
-        self._level, self._last_s = 0, None
+        self._level, self._last_s, self._worse_since_s = 0, None, None
         self._since[:] = [None] * len(self._since)
 
     def _update_violations(self, at_s: float, value: float) -> None:
@@ -106,6 +111,15 @@ class ThresholdRule:
         if self._since[0] is not None:
             self._extreme = max(self._extreme, value) if self._criterion.above else min(self._extreme, value)
 
+    def _is_worse(self, at_s: float, value: float, wait_s: float) -> bool:
+        """Process the value; return whether it has been worse than reported for long enough."""
+        step = self._criterion.hysteresis if self._criterion.above else -self._criterion.hysteresis
+        if not self._level or not self._criterion.is_beyond(value, self._reported + step):
+            self._worse_since_s = None
+            return False
+        self._worse_since_s = at_s if self._worse_since_s is None else self._worse_since_s
+        return at_s - self._worse_since_s >= wait_s
+
     def _end_episode(self, at_s: float) -> Iterator[Finding]:
         if self._level:
             yield self._finding(at_s)
@@ -114,5 +128,6 @@ class ThresholdRule:
 
     def _finding(self, end_s: float | None) -> Finding:
         criterion = self._criterion
+        self._reported, self._worse_since_s = self._extreme, None
         measured = {criterion.key: self._extreme, criterion.limit_key: criterion.limits[self._level - 1]}
         return Finding(criterion.kind, self._onset_s, end_s, f"rule:{criterion.kind}", None, measured)

@@ -200,14 +200,14 @@ class TestEndDelays:
         return find_end_delays(ScoredRecord(rhythm, cut, np.zeros(len(cut.end_s))), [episode], HalfSecondIsAf())
 
     def test_an_end_is_noticed_when_few_of_the_newest_26_intervals_are_those_of_af(self) -> None:
-        # AF from 99.5 to 300 s. Every fourth beat is judged: at 319 s six of 26 intervals are those of AF, at 323 s two.
+        # AF from 99.5 to 300 s. Each beat is judged: at 322 s three of 26 intervals are those of AF, at 323 s two.
         assert self.delays(RaisedEpisode(99.5, 299.5, 150, 450), (NOT_AF, 100), (AF, 400), (NOT_AF, 500)) == [23]
 
     def test_it_is_noticed_at_the_latest_when_the_episode_is_closed(self) -> None:
         assert self.delays(RaisedEpisode(99.5, 299.5, 150, 315), (NOT_AF, 100), (AF, 400), (NOT_AF, 500)) == [15]
 
     def test_an_episode_that_is_raised_after_the_end_counts_from_the_end(self) -> None:
-        assert self.delays(RaisedEpisode(99.5, 320.5, 330, 450), (NOT_AF, 100), (AF, 400), (NOT_AF, 500)) == [31]
+        assert self.delays(RaisedEpisode(99.5, 320.5, 330, 450), (NOT_AF, 100), (AF, 400), (NOT_AF, 500)) == [30]
 
     @pytest.mark.parametrize("after", [(NOT_AF, 50), (UNUSED, 500)])
     def test_af_that_comes_back_and_flutter_are_no_end(self, after: tuple[int, int]) -> None:

@@ -7,7 +7,7 @@ from gateway.alert_series import FASTER_REASON, LONGER_REASON, MORE_OFTEN_REASON
 from gateway.alerts import RECURRING_REASON
 from gateway.priorities import PRIORITIES
 from sync.records import AlertRecord
-from tests.gateway.test_alerts import SecondsTracker, to_us
+from tests.gateway.test_alerts import SecondsTracker, finding, to_us
 
 
 def count(alert: AlertRecord) -> float:
@@ -116,6 +116,24 @@ class TestJoining:
         assert (worse.id, worse.raised_us, worse.reasons[-1]) == (raised.id, to_us(40), reason)
         (ended,) = tracker.alerts(kind, 40.0, 43.0, **second)
         assert ended.raised_us == worse.raised_us, "it is told once"
+
+    @pytest.mark.parametrize(
+        ("kind", "rates_bpm", "reason"),
+        [
+            ("tachycardia", (135.0, 161.8, 162.0, 195.0), FASTER_REASON),
+            ("bradycardia", (39.6, 33.2, 33.0, 31.0), SLOWER_REASON),
+        ],
+    )
+    def test_the_first_episode_is_raised_again_when_its_rate_is_worse_while_it_lasts(
+        self, kind: str, rates_bpm: tuple[float, ...], reason: str
+    ) -> None:
+        tracker, sent = SecondsTracker(has_rhythm=True), list[AlertRecord]()
+        for at_s, rate_bpm in zip((10.0, 40.0, 70.0, 100.0), rates_bpm, strict=True):
+            reported = finding(kind, 0.0, at_s if at_s == 100.0 else None, None, rate_bpm=rate_bpm)
+            sent += [one for one in tracker.on_finding(reported, to_us, to_us(at_s)) if isinstance(one, AlertRecord)]
+        assert len({alert.id for alert in sent}) == 1
+        assert [alert.raised_us for alert in sent] == [to_us(at_s) for at_s in (10.0, 10.0, 70.0, 70.0)]
+        assert [reason in alert.reasons for alert in sent] == [False, False, True, True]
 
     def test_an_episode_that_lasts_is_raised_again_once_when_it_is_longer_than_those_before(self) -> None:
         tracker = SecondsTracker(has_rhythm=True)

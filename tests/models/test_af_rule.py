@@ -41,6 +41,13 @@ class IrregularityModel:
         return np.array([self.probability(rr, ok) for rr, ok in pairs])
 
 
+class ShortIsAf(IrregularityModel):
+    """A stand-in model whose probability of AF is the share of intervals below 1 s."""
+
+    def probability(self, rr_s: NDArray[np.float64], valid: Flags) -> float:
+        return float((valid & (rr_s < 1.0)).sum() / valid.sum())
+
+
 def irregular_intervals(seconds: float, seed: int = 3) -> list[float]:
     rng = np.random.default_rng(seed)
     intervals: list[float] = []
@@ -170,3 +177,12 @@ def test_the_rule_reports_the_episodes_and_burden_that_the_evaluation_counts(see
     burden = rule.take_burden()
     assert burden.af_s == pytest.approx(counted["not_af_called"])
     assert burden.observed_s == pytest.approx(counted["not_af"])
+
+
+@pytest.mark.parametrize("beats", range(200, 204))
+def test_that_af_may_have_ended_is_looked_for_at_each_beat(beats: int) -> None:
+    """At 43/min, three beats more take 4 s. With 24 of the newest 26 intervals another rhythm the probability is below 0.1."""
+    af_s = np.random.default_rng(1).uniform(0.4, 0.9, beats).tolist()
+    findings = feed(AfRule(DEFAULT_LIMITS, ShortIsAf()), [*af_s, *[1.4] * 40])
+    (said_at,) = [at_s for at_s, finding in findings if finding.measured.get("maybe_ended")]
+    assert said_at - sum(af_s) == pytest.approx(24 * 1.4)

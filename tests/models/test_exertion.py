@@ -134,3 +134,20 @@ def test_the_rate_of_a_plain_strap_is_judged_in_the_same_way() -> None:
     assert not heart_rate_findings([*rest, *walk])
     sudden = [75 + 8.5 * second for second in range(10)] + [160.0] * 60
     assert [finding.kind for finding in heart_rate_findings([*rest, *sudden])] == ["tachycardia"]
+
+
+@pytest.mark.parametrize("missed", range(3, 9))
+@pytest.mark.parametrize("bpm", [133, 140, 148])
+def test_a_few_missed_beats_in_a_walk_are_no_sudden_onset(missed: int, bpm: float) -> None:
+    walk = steady(bpm, 120)
+    assert not play([*REST, *ramp(75, bpm, 120), *walk, *[2 * 60 / bpm] * missed, *walk, *ramp(bpm, 75, 90), *REST])
+
+
+@pytest.mark.parametrize("pause_s", [5, 20, 50])
+@pytest.mark.parametrize("doubled", [0, 8])
+def test_a_sudden_tachycardia_that_comes_and_goes_is_raised_each_time(pause_s: float, doubled: int) -> None:
+    """Also soon after a burst of extra beats, whose rate is no rate to return to."""
+    burst, pause = [60 / 100 / 2] * doubled, steady(100, pause_s)
+    episode = steady(150, 15)
+    found = play([*steady(100, 60), *(rr for _ in range(4) for rr in (*burst, *pause, *episode)), *pause])
+    assert len([one for _, one in found if one.end_s is None]) == 4

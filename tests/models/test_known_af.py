@@ -39,6 +39,11 @@ def test_a_mean_rate_above_110_for_ten_minutes_is_a_tachycardia_until_it_falls()
     assert 240 + 840 < ended_s < 240 + 840 + 600
 
 
+def test_a_mean_rate_that_rises_by_a_fifth_is_reported_again() -> None:
+    found = feed(MeanRateRule(DEFAULT_LIMITS), [*[0.52] * 1600, *[0.42] * 2400])  # 115/min and 143/min
+    assert [finding.measured["rate_bpm"] for _, finding in found] == pytest.approx([115.4, 138.5], abs=0.2)
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.floats(0.28, 1.5), min_size=20, max_size=200))
 def test_an_episode_is_raised_exactly_where_the_mean_reaches_the_limit(pattern_s: list[float]) -> None:

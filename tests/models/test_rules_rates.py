@@ -185,3 +185,21 @@ def test_a_critical_limit_inside_the_limit_does_not_hide_it() -> None:
     assert len(run(RateRule("bradycardia", limits), beats((12, 2.2)))) == 1
     assert run(RateRule("bradycardia", limits), beats((12, 2.05))) == []
     assert run(RateRule("tachycardia", limits), beats((80, 0.29))) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "intervals_s", "reported_bpm"),
+    [
+        ("tachycardia", [60 / 135, 60 / 160, 60 / 165, 60 / 190], [135.0, 165.0]),  # 165 is 1.2 times 135; 198 would be next
+        ("bradycardia", [60 / 39, 60 / 35, 60 / 32, 60 / 31], [39.0, 32.0]),
+    ],
+)
+def test_an_episode_is_reported_again_when_its_rate_is_worse_by_a_fifth_for_10_s(
+    kind: str, intervals_s: list[float], reported_bpm: list[float]
+) -> None:
+    stretches = [(round(30 / rr), rr) for rr in intervals_s]
+    findings = run(RateRule(kind, DEFAULT_LIMITS), beats((10, 0.8), *stretches))
+    assert [finding.measured["rate_bpm"] for _, finding in findings] == pytest.approx(reported_bpm, abs=0.1)
+    assert 8 + 70 <= findings[1][0] <= 8 + 80
+    brief = beats((10, 0.8), stretches[0], (round(6 / intervals_s[2]), intervals_s[2]), stretches[0])
+    assert len(run(RateRule(kind, DEFAULT_LIMITS), brief)) == 1, "six seconds are too short"

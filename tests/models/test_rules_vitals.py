@@ -393,3 +393,28 @@ def test_a_low_saturation_that_the_oximeter_does_not_vouch_for_neither_raises_no
     assert episodes(patient.measure(60, "spo2", 70, "validated", "from_storage")) == [("spo2_low", 60, None)]
     assert [f.inconclusive for f in patient.measure(120, "spo2", 99, flag)] == ["noise"]
     assert episodes(patient.measure(180, "spo2", 99, "validated")) == [("spo2_low", 60, 180)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "values", "told"),
+    [
+        ("spo2", "spo2_percent", (85, 84, 83, 88, 70, 71), [85, 83, 70]),  # 2 % is the hysteresis
+        ("systolic", "systolic_mmhg", (88, 84, 83, 60), [88, 83, 60]),
+        ("temperature", "temperature_celsius", (39.2, 39.4, 39.5, 40.2), [39.2, 39.5, 40.2]),
+    ],
+)
+def test_an_open_episode_is_reported_again_with_a_value_that_is_worse_by_the_hysteresis(
+    kind: str, key: str, values: tuple[float, ...], told: list[float]
+) -> None:
+    patient = Patient()
+    found = [one for n, value in enumerate(values) for one in patient.measure(n * 10 * MINUTE, kind, value)]
+    assert [one.measured[key] for one in found] == told
+    assert {one.end_s for one in found} == {None}
+
+
+def test_the_worse_value_of_a_continuous_sensor_must_persist() -> None:
+    patient = Patient()
+    low = [80.0] * 60 + [74.0] * 10 + [80.0] * 30 + [77.0] * 30
+    found = [one for n, value in enumerate(low) for one in patient.measure(n, "spo2", value, "continuous")]
+    assert [(one.measured["spo2_percent"], one.end_s) for one in found] == [(80.0, None), (74.0, None)]
+    assert len(found) == 2

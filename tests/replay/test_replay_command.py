@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from captures import Recording, open_recording
 from captures.annotations import read_annotations
+from tests.cloud.synthetic import ecg_mv
 
 
 def distance_to_nearest(times: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -56,6 +57,20 @@ def test_beats_match_the_annotations(run: Any, data: Path) -> None:
     assert result.summary["beats"] == detected.size
     assert result.summary["duration"] == pytest.approx(650_000 / 360, abs=0.001)
     assert result.summary["ecg_seconds"] == pytest.approx(650_000 / 360, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(8, "the recording is too short to say"), (20, "normal, by a model"), (70, None)]
+)
+def test_the_table_is_followed_by_the_verdict_on_a_short_recording(
+    capsys: pytest.CaptureFixture[str], command: Any, tmp_path: Path, seconds: int, said: str | None
+) -> None:
+    path = tmp_path / "short.csv"
+    mv = ecg_mv(np.arange(0.5, seconds, 0.8).tolist(), float(seconds))
+    path.write_text("ecg[mV]\n" + "\n".join(f"{value:.3f}" for value in mv))
+    assert command(path, "--rate", "130") == 0
+    verdicts = re.findall("short.csv: rhythm: (.*)", capsys.readouterr().out)
+    assert [line.strip() for line in verdicts] == ([said] if said else [])
 
 
 @pytest.mark.parametrize("seconds", [8, 9, 14, 30, 45, 60])
