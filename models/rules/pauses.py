@@ -47,9 +47,10 @@ MIN_CLEAR_MV: Final = 0.1
 """Height of the lowest complex that shows that there is a heart. Those that the detector finds in noise of 20 to 50 uV rms are
 lower; a monitor need not detect any of 0.15 mV (IEC 60601-2-27:2011, 201.12.1.101.15)."""
 
-KNOWN_BEATS: Final = 3
+KNOWN_BEATS: Final = 8
 KNOWN_S: Final = 3600.0
-"""A patient's beats are known if there were so many of them in the last hour; a single one may be an artefact."""
+"""A patient's beats are known if there were so many in a row, without a pause, in the last hour. An electrode that is moved gives a
+few, before the signal is known to be noise."""
 
 
 class Signal(Strip, Protocol):
@@ -94,9 +95,10 @@ class PauseRule:
         self._no_beats_s = limits.no_beats.value
         self._severe_s = limits.no_beats_high.value
         self.known_qrs = KnownQrs(qrs_height_mv)
-        known = [] if since_beat_s is None else [-since_beat_s] * KNOWN_BEATS
-        self._latest_s = Latest[float](KNOWN_BEATS, known)
-        """The latest QRS complexes, also those before a gap."""
+        self._known_s: float | None = None if since_beat_s is None else -since_beat_s
+        """The last QRS complex of those by which this patient's beats are known, also before a gap."""
+        self._clear_beats = 0
+        """Clear QRS complexes in a row, without a pause."""
         self._intervals = Latest[float](MEDIAN_INTERVALS)
         self._since_s: float | None = 0.0
         """The last QRS complex of the stretch, or else its start. None while there is no usable signal."""
@@ -111,12 +113,13 @@ class PauseRule:
         self._start_interval(0.0, has_beat=False)
 
     def since_beat_s(self, t_s: float) -> float | None:
-        """Return the time since the latest of three beats that are known at `t_s`, None if there are fewer."""
-        return max(t_s - self._latest_s[-1], 0.0) if self.knows_beats(t_s) else None
+        """Return the time since the last beat by which this patient's beats are known at `t_s`, None if they are not."""
+        return max(t_s - self._known_s, 0.0) if self._known_s is not None and self.knows_beats(t_s) else None
 
     def add_time_away(self, seconds: float) -> None:
         """Add the time between the end of the earlier stream and the start of this one."""
-        self._latest_s = Latest(KNOWN_BEATS, (t_s - max(seconds, 0.0) for t_s in self._latest_s))
+        if self._known_s is not None:
+            self._known_s -= max(seconds, 0.0)
         self._start_interval(0.0, has_beat=False)
 
     def is_seen(self, start_s: float, end_s: float, signal: Signal, *, in_noise: bool = False) -> bool:
@@ -161,8 +164,10 @@ class PauseRule:
         yield from self.advance_to(t_s, signal)
         self.known_qrs.learn(t_s, amplitude_mv, signal)
         is_clear = is_clear and abs(amplitude_mv) >= MIN_CLEAR_MV
-        if is_clear:
-            self._latest_s.append(t_s)
+        follows = self._since_s is not None and t_s - self._since_s < self._limit_s
+        self._clear_beats = (self._clear_beats if follows else 0) + 1 if is_clear else 0
+        if self._clear_beats >= KNOWN_BEATS:
+            self._known_s = t_s
         self._is_slow = is_slow
         if self._since_s is not None and self._episode is not None:
             yield from self._count_beat(self._episode, t_s, t_s - self._since_s)
@@ -203,7 +208,7 @@ class PauseRule:
 
     def knows_beats(self, t_s: float) -> bool:
         """Return whether this patient had beats within the hour before `t_s`."""
-        return len(self._latest_s) == KNOWN_BEATS and t_s - self._latest_s[0] <= KNOWN_S
+        return self._known_s is not None and t_s - self._known_s <= KNOWN_S
 
     def _start_interval(self, t_s: float, *, has_beat: bool) -> None:
         self._since_s, self._has_beat = t_s, has_beat

@@ -230,6 +230,16 @@ def test_complexes_as_low_as_noise_do_not_show_that_there_is_a_heart() -> None:
     assert [finding.kind for finding in found] == ["no_beats"]
 
 
+def test_a_few_complexes_at_a_time_are_no_known_beats() -> None:
+    rule, trace = PauseRule(DEFAULT_LIMITS), Trace()
+    for burst_s in range(0, 600, 20):
+        for t_s in sinus(4.0):
+            list(rule.on_beat(burst_s + t_s, BEAT_MV, trace))
+    assert not rule.knows_beats(600.0)
+    run(sinus(10.0), trace, 9.0, rule=(known := PauseRule(DEFAULT_LIMITS)))
+    assert known.knows_beats(9.0)
+
+
 def test_beats_after_more_than_an_hour_are_no_longer_known() -> None:
     rule, trace = PauseRule(DEFAULT_LIMITS), Trace()
     run(sinus(10.0), trace, 9.7, rule=rule)
