@@ -49,8 +49,8 @@ lower; a monitor need not detect any of 0.15 mV (IEC 60601-2-27:2011, 201.12.1.1
 
 KNOWN_BEATS: Final = 8
 KNOWN_S: Final = 3600.0
-"""A patient's beats are known if there were so many in a row, without a pause, in the last hour. An electrode that is moved gives a
-few, before the signal is known to be noise."""
+"""A patient's beats are known if there were so many in a row, without a pause, in the last hour. An electrode that is moved
+gives a few, before the signal is known to be noise."""
 
 
 class Signal(Strip, Protocol):
