@@ -48,7 +48,8 @@ class VentricularMonitor:
 
     Attributes:
         latest: the latest window that was classified; None where the signal does not allow it.
-        excludes_organised: whether that window shows noise, or a dangerous rhythm, even if no finding has been raised yet.
+        excludes_organised: whether that window shows noise, or a dangerous rhythm, even if no finding has been raised yet; or
+            the electrodes have no contact, so that what looks like beats is none.
     """
 
     def __init__(self, model: "EcgOrganised | None", limits: Limits, rate_hz: float, hop: int) -> None:
@@ -60,6 +61,8 @@ class VentricularMonitor:
         self._noisy_windows = 0
         self._noise = Latest[tuple[float, float]](KEPT_WINDOWS)
         """End and probability of noise of the latest windows that were classified."""
+        self._defects_s = Latest[float](KEPT_WINDOWS)
+        """End of the latest windows that could not be classified: the signal has a defect."""
         self.latest: Window | None = None
         self.excludes_organised = False
 
@@ -83,14 +86,14 @@ class VentricularMonitor:
         defect = defect if has_contact else "lead_off"
         is_narrow = narrow_s is not None and end_s - narrow_s <= NARROW_S
         self.latest = None if defect else self._classify(newest, is_narrow=is_narrow)
-        self.excludes_organised = self.latest is not None and _excludes_organised(self.latest)
+        self.excludes_organised = not has_contact or (self.latest is not None and _excludes_organised(self.latest))
+        if defect:
+            self._defects_s.append(end_s)
         if self.latest is not None:
             self._noise.append((end_s, self.latest.probabilities[NOISE]))
             self._noisy_windows = self._noisy_windows + 1 if self.latest.is_noise else 0
             defect = "noise" if self._noisy_windows >= NOISE_WINDOWS else None
-        for finding in self._episodes.on_window(end_s, self.latest):
-            self._no_signal.on_finding(finding, end_s)
-            yield finding
+        yield from self._episodes.on_window(end_s, self.latest)
         if not chain.in_gap:
             yield from self._no_signal.advance_to(end_s, defect)
 
@@ -98,9 +101,14 @@ class VentricularMonitor:
         """Whether any part of the signal between two times is more likely noise than not."""
         return any(noise >= NOISY for at_s, noise in self._noise if start_s + INSIDE_S <= at_s <= end_s + INSIDE_S)
 
-    def on_finding(self, finding: Finding, now_s: float) -> None:
-        """Process a finding of another rule."""
-        self._no_signal.on_finding(finding, now_s)
+    def is_lost(self, start_s: float, end_s: float) -> bool:
+        """Whether any part of the signal between two times is noise or has a defect, as without contact."""
+        is_defective = any(start_s + INSIDE_S <= at_s <= end_s + INSIDE_S for at_s in self._defects_s)
+        return is_defective or self.is_noise(start_s, end_s)
+
+    def note_urgency(self, *, is_urgent: bool) -> None:
+        """Note whether a lost signal must be reported at once, see `NoSignalRule`."""
+        self._no_signal.is_urgent = is_urgent
 
     def gap(self, start_s: float, seconds: float) -> Iterator[Finding]:
         """End what is ongoing: there is no signal from `start_s` on, for `seconds`."""

@@ -107,10 +107,19 @@ class Window:
 
 @dataclass(slots=True)
 class _Episode:
+    """An episode that has been reported.
+
+    Attributes:
+        noisy_windows: the latest windows in a row that are noise.
+        is_lost: whether noise hid the rhythm for long, and it was not seen again since.
+    """
+
     rhythm: int
     onset_s: float
     probability: float
     measured: dict[str, float]
+    noisy_windows: int = 0
+    is_lost: bool = False
 
 
 class VentricularEpisodes:
@@ -132,13 +141,24 @@ class VentricularEpisodes:
         self._judged_s = t_s
         self._recent.append(window)
         recent = tuple(self._recent)
+        if self._episode is not None:
+            self._note_noise(self._episode, recent)
         if self._episode is None:
             yield from self._start(t_s, recent)
         elif len(recent) == OFF_WINDOWS and is_organised(recent):
-            yield from self._end(t_s)
+            yield from self._end(t_s, is_lost=self._episode.is_lost)
         elif self._episode.rhythm != VF and is_ventricular(recent, CHANGE_WINDOWS) and name_rhythm(recent) == VF:
             yield from self._end(t_s)
             yield from self._start(t_s, recent)
+
+    @staticmethod
+    def _note_noise(episode: _Episode, recent: Sequence[Window]) -> None:
+        """Note noise that hides the rhythm for as long as makes an episode lost, and that the rhythm was seen again."""
+        episode.noisy_windows = episode.noisy_windows + 1 if recent[-1].is_noise else 0
+        if episode.noisy_windows * PERIOD_S >= MAX_UNKNOWN_S:
+            episode.is_lost = True
+        elif is_ventricular(recent, VENTRICULAR_WINDOWS) or is_standstill(recent):
+            episode.is_lost = False
 
     def lose(self, t_s: float) -> Iterator[Finding]:
         """End the episode because the signal ends at `t_s`."""
