@@ -209,7 +209,7 @@ class EcgAnalysis:
             *self._advance_patterns(horizon_s - MAX_NEXT_RR_S),
             *self._quality.step(self.chain),
             *self._rhythm.step(self.chain),
-            *self._ventricles.push(mv, self.chain, has_contact=self.has_contact, narrow_s=self._labeller.narrow_s),
+            *self._ventricles.push(mv, self.chain, has_contact=self.has_contact, conducted_s=self._labeller.conducted_s),
         )
         return self._make_step(labelled, findings)
 

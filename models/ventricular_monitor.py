@@ -35,8 +35,8 @@ true tachycardia have less than 0.1, nearly always."""
 KEPT_WINDOWS: Final = 16
 """Windows whose probability of noise is kept: the longest stretch that is asked for has 10 s."""
 
-NARROW_S: Final = 2.5
-"""A window shows a narrow regular rhythm if the latest beat of one is at most this old when it ends: beats are labelled up to
+CONDUCTED_S: Final = 2.5
+"""A window shows a conducted rhythm if the latest beat of one is at most this old when it ends: beats are labelled up to
 1.5 s after they were detected, and every second one is judged."""
 
 INSIDE_S: Final = 1.0
@@ -67,7 +67,7 @@ class VentricularMonitor:
         self.excludes_organised = False
 
     def push(
-        self, mv: Samples, chain: EcgChain, *, has_contact: bool = True, narrow_s: float | None = None
+        self, mv: Samples, chain: EcgChain, *, has_contact: bool = True, conducted_s: float | None = None
     ) -> Iterator[Finding]:
         """Process one hop in mV, which the chain has processed.
 
@@ -75,7 +75,7 @@ class VentricularMonitor:
             mv: the samples.
             chain: the chain.
             has_contact: what the sensor says of its electrodes.
-            narrow_s: time of the latest beat if it belongs to a regular fast rhythm of narrow complexes.
+            conducted_s: time of the latest beat if it belongs to a fast rhythm that is conducted, see `BeatLabeller`.
         """
         if chain.end_s < self._next_s:
             return
@@ -84,8 +84,8 @@ class VentricularMonitor:
         newest = chain.newest(INPUT_SAMPLES) if not chain.in_gap else np.full(INPUT_SAMPLES, np.nan)
         defect: Defect | None = "hum" if self._mains.is_hum(mv) else find_still_defect(newest[-WINDOW_SAMPLES:])
         defect = defect if has_contact else "lead_off"
-        is_narrow = narrow_s is not None and end_s - narrow_s <= NARROW_S
-        self.latest = None if defect else self._classify(newest, is_narrow=is_narrow)
+        is_conducted = conducted_s is not None and end_s - conducted_s <= CONDUCTED_S
+        self.latest = None if defect else self._classify(newest, is_conducted=is_conducted)
         self.excludes_organised = not has_contact or (self.latest is not None and _excludes_organised(self.latest))
         if defect:
             self._defects_s.append(end_s)
@@ -117,17 +117,17 @@ class VentricularMonitor:
         yield from self._episodes.lose(start_s)
         yield from self._no_signal.gap(start_s)
 
-    def _classify(self, mv: Samples, *, is_narrow: bool) -> Window | None:
+    def _classify(self, mv: Samples, *, is_conducted: bool) -> Window | None:
         """Return what the newest window shows; None without a model, or if too much of it is missing."""
         if self._model is None or np.count_nonzero(np.isfinite(mv[-WINDOW_SAMPLES:])) < MIN_KNOWN_SHARE * WINDOW_SAMPLES:
             return None
         window = prepare(mv)
         probabilities = self._model.classify(window)
         if sum(probabilities[rhythm] for rhythm in KINDS) < SUSPECT:
-            return Window(probabilities, is_narrow=is_narrow)
+            return Window(probabilities, is_conducted=is_conducted)
         slow_share, jumps = measure_slow_share(window), has_baseline_jump(mv)
-        return Window(probabilities, *measure_repetition(window), slow_share, jumps, is_narrow, *measure_wave(window))
+        return Window(probabilities, *measure_repetition(window), slow_share, jumps, is_conducted, *measure_wave(window))
 
 
 def _excludes_organised(window: Window) -> bool:
-    return window.is_noise or (danger((window,)) >= DANGEROUS and not window.is_narrow)
+    return window.is_noise or (danger((window,)) >= DANGEROUS and not window.is_conducted)

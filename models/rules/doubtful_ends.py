@@ -39,7 +39,7 @@ class DoubtfulEnds:
         yield finding
 
     def advance_to(self, now_s: float, is_lost: Callable[[float, float], bool]) -> Iterator[Finding]:
-        """Yield the ends that are known at `now_s`; `is_lost` tells whether the signal between two times is noise or defective."""
+        """Yield the ends that are known at `now_s`; `is_lost` tells whether the signal between two times is noise or flat."""
         if not self._held:
             return
         held, self._held = self._held, []

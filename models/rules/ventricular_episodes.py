@@ -37,7 +37,7 @@ CHANGE_WINDOWS: Final = 5
 OFF: Final = 0.9
 OFF_WINDOWS: Final = 10
 """An episode ends when the mean probability of an organised rhythm reaches `OFF` over so many windows: as long as an alarm may
-take by IEC 60601-2-27. A shorter calm, or chest compressions, do not end it. As many windows of a narrow rhythm end it, too."""
+take by IEC 60601-2-27. A shorter calm, or chest compressions, do not end it. As many of a conducted rhythm end it, too."""
 
 MAX_UNKNOWN_S: Final = 10.0
 """An episode is lost when no window could be classified for this long."""
@@ -73,8 +73,8 @@ class Window:
         similarity: how similar it is then, up to 1; 0 where it was not measured.
         slow_share: part of the power that lies below 2 Hz; 1 where it was not measured.
         jumps: whether the baseline jumps in it as from the electrode, after which the amplifier shows no beats for a while.
-        is_narrow: whether its beats are a regular fast rhythm of narrow complexes of one shape: a supraventricular tachycardia
-            (ACC/AHA/HRS 2015, section 3.2), whatever the network says.
+        is_conducted: whether its beats are a fast conducted rhythm (ACC/AHA/HRS 2015, section 3.2), whatever the network
+            says: regular and narrow complexes of one shape, or wide ones of a shape of this patient's slower rhythm.
         wave_hz: the frequency of the strongest wave.
         wave_share: its part of the power; 0 where it was not measured.
     """
@@ -84,7 +84,7 @@ class Window:
     similarity: float = 0.0
     slow_share: float = 1.0
     jumps: bool = False
-    is_narrow: bool = False
+    is_conducted: bool = False
     wave_hz: float = 0.0
     wave_share: float = 0.0
 
@@ -224,24 +224,24 @@ def is_ventricular(windows: Sequence[Window], count: int) -> bool:
 def is_standstill(windows: Sequence[Window]) -> bool:
     """Return whether the latest windows show an asystole."""
     latest = windows[-ASYSTOLE_WINDOWS:]
-    if len(latest) < ASYSTOLE_WINDOWS or danger(latest) < ON or any(window.jumps or window.is_narrow for window in latest):
+    if len(latest) < ASYSTOLE_WINDOWS or danger(latest) < ON or any(window.jumps or window.is_conducted for window in latest):
         return False
     return mean_probability(latest, ASYSTOLE) > mean_probability(latest, VT) + mean_probability(latest, VF)
 
 
 def is_other(windows: Sequence[Window]) -> bool:
-    """Return whether one of the windows is too slow for fibrillation or tachycardia, or most show narrow regular beats.
+    """Return whether one of the windows is too slow for fibrillation or tachycardia, or most show conducted beats.
 
     A pure oscillation of 2 Hz has half of its power below, and is no broad complex.
     """
-    narrow = sum(window.is_narrow for window in windows)
+    conducted = sum(window.is_conducted for window in windows)
     is_slow = any(window.slow_share > MAX_SLOW_SHARE and not window.is_pure for window in windows)
-    return is_slow or 2 * narrow > len(windows)
+    return is_slow or 2 * conducted > len(windows)
 
 
 def is_organised(windows: Sequence[Window]) -> bool:
     """Return whether the windows show that an episode is over."""
-    return mean_probability(windows, ORGANISED) >= OFF or all(window.is_narrow for window in windows)
+    return mean_probability(windows, ORGANISED) >= OFF or all(window.is_conducted for window in windows)
 
 
 def name_rhythm(windows: Sequence[Window]) -> int:
