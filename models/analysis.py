@@ -327,7 +327,7 @@ class EcgAnalysis:
             yield from self._doubtful_ends.filter_finding(finding, now_s)
         yield from self._doubtful_ends.advance_to(now_s, self._ventricles.is_lost)
         if self.chain.in_gap:
-            yield from self._doubtful_ends.flush()
+            yield from self._doubtful_ends.lose()
 
     def _report(self, certain: Sequence[Finding]) -> tuple[Finding, ...]:
         """Return what is reported of certain findings, and tell the rules that need it."""

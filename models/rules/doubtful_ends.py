@@ -53,6 +53,10 @@ class DoubtfulEnds:
                 self._held.append((until_s, finding))
 
     def flush(self) -> Iterator[Finding]:
-        """Yield all that are held back: nothing more will be known of the signal after them."""
+        """Yield all that are held back: another rhythm shows that they are ends."""
         held, self._held = self._held, []
         yield from (finding for _, finding in held)
+
+    def lose(self) -> Iterator[Finding]:
+        """Yield all that are held back as lost: the signal ends, and nothing more will be known of it."""
+        yield from (replace(finding, lost=True) for finding in self.flush())

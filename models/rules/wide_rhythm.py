@@ -50,8 +50,8 @@ wide now and then (our choice: the 12 beats of 3 s at 240/min)."""
 
 KNOWN_COSINE: Final = 0.95
 KNOWN_HEIGHTS: Final = (0.67, 1.5)
-"""A beat is a conducted one if its complex fits that closely, and is so many times as high (our choice): more is asked for than of
-one shape, because a wave of fibrillation resembles a wide complex."""
+"""A beat is a conducted one if its complex fits that closely, and is so many times as high (our choice): more is asked for
+than of one shape, because a wave of fibrillation resembles a wide complex."""
 KNOWN_BEATS: Final = 9
 KNOWN_SHARE: Final = 0.75
 """So many of the latest beats, and such a share of them, are conducted ones in a conducted rhythm, regular or not."""

@@ -34,12 +34,12 @@ def test_an_end_in_noise_is_lost() -> None:
     assert not list(ends.advance_to(70.0, in_noise))
 
 
-def test_the_next_rhythm_and_the_end_of_the_signal_end_the_wait() -> None:
+def test_the_next_rhythm_confirms_it_and_the_end_of_the_signal_does_not() -> None:
     ends, slow = DoubtfulEnds(), Finding("bradycardia", 60.0, None, "rule:bradycardia")
     assert not list(ends.filter_finding(ENDED, 62.0))
     assert list(ends.filter_finding(slow, 64.0)) == [ENDED, slow]
     assert not list(ends.filter_finding(ENDED, 62.0))
-    assert list(ends.flush()) == [ENDED]
+    assert list(ends.lose()) == [replace(ENDED, lost=True)]
 
 
 @pytest.mark.parametrize(
