@@ -88,6 +88,11 @@ class AlertTracker:
         """Whether time alone can change an alert of a stream without a rhythm."""
         return any(series.waits for series in self._series.values())
 
+    def is_after_high(self, at_us: int) -> bool:
+        """Return whether an alert of high priority is open, or ended a short time before."""
+        was_open = self._high_us is not None and abs(at_us - self._high_us) < self._limits.no_signal_after_high.value * 1e6
+        return was_open or any(alert.priority == "high" for alert in self.ongoing_alerts())
+
     def state(self) -> Mapping[str, Any]:
         """What must survive a restart, ready for JSON."""
         series = {key: series.state() for key, series in self._series.items()}
@@ -138,7 +143,7 @@ class AlertTracker:
             return (record,)
         if finding.recovered:
             return (record, *self._recover(finding, record, decided_us))
-        priority = alert_priority(finding, self._limits, is_after_high=self._is_after_high(onset_us))
+        priority = alert_priority(finding, self._limits, is_after_high=self.is_after_high(onset_us))
         alert = make_alert(record, priority, decided_us, (*finding.reasons, *marks))
         if analysis:
             alert = replace(alert, strip=cut_strip(finding, to_utc_us, analysis, beats, is_first=key is None))
@@ -389,11 +394,6 @@ class AlertTracker:
         limits = self._limits
         limit = limits.repeat_low if series.alert.priority == "low" else limits.repeat_medium
         return round(limit.value * 1e6)
-
-    def _is_after_high(self, at_us: int) -> bool:
-        if any(series.is_open and series.alert.priority == "high" for series in self._series.values()):
-            return True
-        return self._high_us is not None and abs(at_us - self._high_us) < self._limits.no_signal_after_high.value * 1e6
 
     def _note_high(self, series: Series, until_us: int) -> None:
         if series.alert.priority == "high":

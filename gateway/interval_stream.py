@@ -71,7 +71,7 @@ class IntervalStream:
             case _ if self._is_covered(at_us):
                 pass
             case Status() if has_contact is not None:
-                self._contact_us = at_us
+                self._contact_us, self._no_signal.is_urgent = at_us, self._alerts.is_after_high(at_us)
                 return self._to_alerts(self._no_signal.advance_to(at_s, None if has_contact else "lead_off"), at_us)
             case Vital(kind, value, flags, origin=None) if kind in RATE_KINDS and not DOUBTFUL & set(flags):
                 self._note_rate(value, at_us)

@@ -158,6 +158,7 @@ class EcgWaveformAnalysis:
             is_raised = alert.raised_us == decided_us and alert.end_us is None and alert.strip is None
             strip = cut_latest_strip(self._to_utc_us, self.analysis, recent) if is_raised else alert.strip
             records.append(replace(alert, strip=strip))
+        self.analysis.note_urgency(is_urgent=self._alerts.is_after_high(now_us))
         beats = tuple(TimedBeat(self._to_utc_us(beat.t_s), beat.label) for beat in step.beats)
         return Output(tuple(records), beats)
 

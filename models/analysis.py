@@ -21,6 +21,7 @@ from models.inference.ecg_beat import MAX_NEXT_RR_S
 from models.inference.models import Models
 from models.rules.af import AfRule
 from models.rules.af_tracker import NOTHING_OBSERVED, Burden
+from models.rules.doubtful_ends import DoubtfulEnds
 from models.rules.exertion import ExertionRule
 from models.rules.known_af import KNOWN_AF_KIND, MeanRateRule, limits_in
 from models.rules.organised import OrganisedRhythm
@@ -105,6 +106,7 @@ class EcgAnalysis:
         self._quality, self._rhythm = QualityMonitor(models.ecg_quality), RhythmMonitor(models.ecg_rhythm)
         self._ventricles = VentricularMonitor(models.ecg_organised, limits, rate_hz, self._hop)
         self._gate = QualityGate(self._quality, self._rhythm, self._ventricles)
+        self._doubtful_ends = DoubtfulEnds()
         self._shared = SharedEpisodes()
         self._organised = OrganisedRhythm()
         self._hum = HumWatch(rate_hz, self._hop)
@@ -130,6 +132,10 @@ class EcgAnalysis:
     def note_motion(self, *, is_moving: bool | None) -> None:
         """Note whether the wearer moves, for the samples that follow; None if that is not known."""
         self._exertion.is_moving = is_moving
+
+    def note_urgency(self, *, is_urgent: bool) -> None:
+        """Note, for the samples that follow, whether a lost signal may hide the course of an alert of high priority."""
+        self._ventricles.note_urgency(is_urgent=is_urgent)
 
     def add_time_away(self, seconds: float) -> None:
         """Add the time between the end of the previous analysis and the first sample; call this before the first `push`."""
@@ -203,7 +209,7 @@ class EcgAnalysis:
             *self._advance_patterns(horizon_s - MAX_NEXT_RR_S),
             *self._quality.step(self.chain),
             *self._rhythm.step(self.chain),
-            *self._ventricles.push(mv, self.chain, has_contact=self.has_contact, narrow_s=self._labeller.narrow_s),
+            *self._ventricles.push(mv, self.chain, has_contact=self.has_contact, conducted_s=self._labeller.conducted_s),
         )
         return self._make_step(labelled, findings)
 
@@ -304,7 +310,8 @@ class EcgAnalysis:
     def _make_step(self, beats: Sequence[LabelledBeat], findings: Iterable[Finding]) -> EcgStep:
         gated = [filtered for finding in findings for filtered in self._gate.filter_finding(finding, self.chain)]
         gated += self._gate.step(self.chain)
-        reported = self._report(gated) if gated else ()
+        certain = [*self._hold_back(gated)]
+        reported = self._report(certain) if certain else ()
         horizon_s = self.chain.horizon_s
         self._organised.advance_to(horizon_s)
         if self._ventricles.excludes_organised:
@@ -313,14 +320,22 @@ class EcgAnalysis:
         labelled_until_s = self.chain.end_s if self.chain.in_gap else horizon_s - MAX_NEXT_RR_S
         return EcgStep(tuple(beats), reported, burden, self._organised.since_s, labelled_until_s)
 
-    def _report(self, gated: Sequence[Finding]) -> tuple[Finding, ...]:
-        """Return what is reported of the findings that passed the quality gate, and tell the rules that need it."""
+    def _hold_back(self, gated: Sequence[Finding]) -> Iterator[Finding]:
+        """Yield the findings that passed the quality gate, and the ends that are certain now."""
+        now_s = self.chain.end_s
+        for finding in gated:
+            yield from self._doubtful_ends.filter_finding(finding, now_s)
+        yield from self._doubtful_ends.advance_to(now_s, self._ventricles.is_lost)
+        if self.chain.in_gap:
+            yield from self._doubtful_ends.lose()
+
+    def _report(self, certain: Sequence[Finding]) -> tuple[Finding, ...]:
+        """Return what is reported of certain findings, and tell the rules that need it."""
         knows_beats = self._pause.knows_beats(self.chain.end_s)
-        shared = [part for finding in gated for part in self._shared.filter_finding(finding, knows_beats=knows_beats)]
+        shared = [part for finding in certain for part in self._shared.filter_finding(finding, knows_beats=knows_beats)]
         reported = tuple(each for finding in shared for each in (finding, *self._end_others(finding)))
         for finding in reported:
             self._organised.on_finding(finding)
-            self._ventricles.on_finding(finding, self.chain.end_s)
         return reported
 
     @staticmethod

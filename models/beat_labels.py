@@ -106,9 +106,12 @@ class BeatLabeller:
         return self._context_builder.pending_s
 
     @property
-    def narrow_s(self) -> float | None:
-        """The time of the latest labelled beat if it ends a regular fast rhythm of narrow complexes of one shape."""
-        return self._wide.narrow_s
+    def conducted_s(self) -> float | None:
+        """The time of the latest labelled beat if it ends a fast rhythm that is conducted.
+
+        Its complexes are narrow, of one shape and regular, or they are wide and known from this patient's slower rhythm.
+        """
+        return self._wide.known_s or self._wide.narrow_s
 
     def flush(self, chain: EcgChain) -> list[LabelledBeat]:
         """Return the remaining beats before a gap or the end; the stretch of `chain` has been finished and its beats pushed."""
@@ -166,7 +169,7 @@ class BeatLabeller:
         self._follows_v = index == V
         if index == N and in_atrial_rhythm and not self._in_af:
             index = S
-        elif index == V and (self._first_beats_left or _is_usual(context)):
+        elif index == V and (self._first_beats_left or _is_usual(context) or self._wide.knows(context.wave_mv)):
             index = N
         self._first_beats_left = max(self._first_beats_left - 1, 0)
         return _make_labelled(context, CLASSES[index], float(probabilities[0, index]))

@@ -35,8 +35,8 @@ true tachycardia have less than 0.1, nearly always."""
 KEPT_WINDOWS: Final = 16
 """Windows whose probability of noise is kept: the longest stretch that is asked for has 10 s."""
 
-NARROW_S: Final = 2.5
-"""A window shows a narrow regular rhythm if the latest beat of one is at most this old when it ends: beats are labelled up to
+CONDUCTED_S: Final = 2.5
+"""A window shows a conducted rhythm if the latest beat of one is at most this old when it ends: beats are labelled up to
 1.5 s after they were detected, and every second one is judged."""
 
 INSIDE_S: Final = 1.0
@@ -48,7 +48,8 @@ class VentricularMonitor:
 
     Attributes:
         latest: the latest window that was classified; None where the signal does not allow it.
-        excludes_organised: whether that window shows noise, or a dangerous rhythm, even if no finding has been raised yet.
+        excludes_organised: whether that window shows noise, or a dangerous rhythm, even if no finding has been raised yet; or
+            the electrodes have no contact, so that what looks like beats is none.
     """
 
     def __init__(self, model: "EcgOrganised | None", limits: Limits, rate_hz: float, hop: int) -> None:
@@ -60,11 +61,13 @@ class VentricularMonitor:
         self._noisy_windows = 0
         self._noise = Latest[tuple[float, float]](KEPT_WINDOWS)
         """End and probability of noise of the latest windows that were classified."""
+        self._defects_s = Latest[float](KEPT_WINDOWS)
+        """End of the latest windows that could not be classified: the signal has a defect."""
         self.latest: Window | None = None
         self.excludes_organised = False
 
     def push(
-        self, mv: Samples, chain: EcgChain, *, has_contact: bool = True, narrow_s: float | None = None
+        self, mv: Samples, chain: EcgChain, *, has_contact: bool = True, conducted_s: float | None = None
     ) -> Iterator[Finding]:
         """Process one hop in mV, which the chain has processed.
 
@@ -72,7 +75,7 @@ class VentricularMonitor:
             mv: the samples.
             chain: the chain.
             has_contact: what the sensor says of its electrodes.
-            narrow_s: time of the latest beat if it belongs to a regular fast rhythm of narrow complexes.
+            conducted_s: time of the latest beat if it belongs to a fast rhythm that is conducted, see `BeatLabeller`.
         """
         if chain.end_s < self._next_s:
             return
@@ -81,16 +84,16 @@ class VentricularMonitor:
         newest = chain.newest(INPUT_SAMPLES) if not chain.in_gap else np.full(INPUT_SAMPLES, np.nan)
         defect: Defect | None = "hum" if self._mains.is_hum(mv) else find_still_defect(newest[-WINDOW_SAMPLES:])
         defect = defect if has_contact else "lead_off"
-        is_narrow = narrow_s is not None and end_s - narrow_s <= NARROW_S
-        self.latest = None if defect else self._classify(newest, is_narrow=is_narrow)
-        self.excludes_organised = self.latest is not None and _excludes_organised(self.latest)
+        is_conducted = conducted_s is not None and end_s - conducted_s <= CONDUCTED_S
+        self.latest = None if defect else self._classify(newest, is_conducted=is_conducted)
+        self.excludes_organised = not has_contact or (self.latest is not None and _excludes_organised(self.latest))
+        if defect:
+            self._defects_s.append(end_s)
         if self.latest is not None:
             self._noise.append((end_s, self.latest.probabilities[NOISE]))
             self._noisy_windows = self._noisy_windows + 1 if self.latest.is_noise else 0
             defect = "noise" if self._noisy_windows >= NOISE_WINDOWS else None
-        for finding in self._episodes.on_window(end_s, self.latest):
-            self._no_signal.on_finding(finding, end_s)
-            yield finding
+        yield from self._episodes.on_window(end_s, self.latest)
         if not chain.in_gap:
             yield from self._no_signal.advance_to(end_s, defect)
 
@@ -98,9 +101,14 @@ class VentricularMonitor:
         """Whether any part of the signal between two times is more likely noise than not."""
         return any(noise >= NOISY for at_s, noise in self._noise if start_s + INSIDE_S <= at_s <= end_s + INSIDE_S)
 
-    def on_finding(self, finding: Finding, now_s: float) -> None:
-        """Process a finding of another rule."""
-        self._no_signal.on_finding(finding, now_s)
+    def is_lost(self, start_s: float, end_s: float) -> bool:
+        """Whether any part of the signal between two times is noise or has a defect, as without contact."""
+        is_defective = any(start_s + INSIDE_S <= at_s <= end_s + INSIDE_S for at_s in self._defects_s)
+        return is_defective or self.is_noise(start_s, end_s)
+
+    def note_urgency(self, *, is_urgent: bool) -> None:
+        """Note whether a lost signal must be reported at once, see `NoSignalRule`."""
+        self._no_signal.is_urgent = is_urgent
 
     def gap(self, start_s: float, seconds: float) -> Iterator[Finding]:
         """End what is ongoing: there is no signal from `start_s` on, for `seconds`."""
@@ -109,17 +117,17 @@ class VentricularMonitor:
         yield from self._episodes.lose(start_s)
         yield from self._no_signal.gap(start_s)
 
-    def _classify(self, mv: Samples, *, is_narrow: bool) -> Window | None:
+    def _classify(self, mv: Samples, *, is_conducted: bool) -> Window | None:
         """Return what the newest window shows; None without a model, or if too much of it is missing."""
         if self._model is None or np.count_nonzero(np.isfinite(mv[-WINDOW_SAMPLES:])) < MIN_KNOWN_SHARE * WINDOW_SAMPLES:
             return None
         window = prepare(mv)
         probabilities = self._model.classify(window)
         if sum(probabilities[rhythm] for rhythm in KINDS) < SUSPECT:
-            return Window(probabilities, is_narrow=is_narrow)
+            return Window(probabilities, is_conducted=is_conducted)
         slow_share, jumps = measure_slow_share(window), has_baseline_jump(mv)
-        return Window(probabilities, *measure_repetition(window), slow_share, jumps, is_narrow, *measure_wave(window))
+        return Window(probabilities, *measure_repetition(window), slow_share, jumps, is_conducted, *measure_wave(window))
 
 
 def _excludes_organised(window: Window) -> bool:
-    return window.is_noise or (danger((window,)) >= DANGEROUS and not window.is_narrow)
+    return window.is_noise or (danger((window,)) >= DANGEROUS and not window.is_conducted)

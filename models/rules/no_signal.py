@@ -20,28 +20,23 @@ BACK_S: Final = 5.0
 AFTER_HIGH_DELAY_S: Final = 5.0
 """After an alert of high priority a lost signal is reported this soon: the touch of an electrode takes no longer."""
 
-URGENT_KINDS: Final = frozenset({"vf", "vt", "asystole", "pause", "no_beats"})
-"""Kinds whose alert is, or soon may be, of high priority."""
-
 
 class NoSignalRule:
-    """Follows the defects of one lead, second by second."""
+    """Follows the defects of one lead, second by second.
+
+    Attributes:
+        is_urgent: whether an alert of high priority is open, or ended a short time ago (`limits.no_signal_after_high`).
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._wait_s, self._long_s = limits.no_signal.value, limits.no_signal_medium.value
-        self._urgent_s = limits.no_signal_after_high.value
+        self.is_urgent = False
         self._lost_since_s: float | None = None
         self._good_since_s: float | None = None
         self._defects = Counter[Defect]()
         self._reason: Defect | None = None
         """The reason reported; None where the present loss has not been reported."""
         self._reported_s = 0.0
-        self._urgent_until_s = float("-inf")
-
-    def on_finding(self, finding: Finding, now_s: float) -> None:
-        """Process a finding of another rule: some make a lost signal urgent."""
-        if finding.kind in URGENT_KINDS and not finding.inconclusive:
-            self._urgent_until_s = now_s + self._urgent_s
 
     def advance_to(self, t_s: float, defect: Defect | None) -> Iterator[Finding]:
         """Process the state of the signal at `t_s`, once a second: its defect, or None where it is usable."""
@@ -53,7 +48,7 @@ class NoSignalRule:
             self._lost_since_s = t_s
         self._defects[defect] += 1
         lost_s = t_s - self._lost_since_s
-        wait_s = AFTER_HIGH_DELAY_S if t_s <= self._urgent_until_s else self._wait_s
+        wait_s = AFTER_HIGH_DELAY_S if self.is_urgent else self._wait_s
         due_s = wait_s if self._reason is None else self._long_s
         if self._reported_s < due_s <= lost_s:
             self._reason = self._reason or self._defects.most_common(1)[0][0]

@@ -35,7 +35,7 @@ class OrganisedRhythm:
 
     def on_beat(self, t_s: float, rr_s: float | None) -> None:
         """Process one beat with the interval that ends at it, None after a gap."""
-        if rr_s is None:
+        if rr_s is None or rr_s > MAX_INTERVAL_S:  # a standstill is no part of the rhythm that follows it
             self.interrupt()
         else:
             self._intervals_s.append(rr_s)

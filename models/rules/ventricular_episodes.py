@@ -37,7 +37,7 @@ CHANGE_WINDOWS: Final = 5
 OFF: Final = 0.9
 OFF_WINDOWS: Final = 10
 """An episode ends when the mean probability of an organised rhythm reaches `OFF` over so many windows: as long as an alarm may
-take by IEC 60601-2-27. A shorter calm, or chest compressions, do not end it. As many windows of a narrow rhythm end it, too."""
+take by IEC 60601-2-27. A shorter calm, or chest compressions, do not end it. As many of a conducted rhythm end it, too."""
 
 MAX_UNKNOWN_S: Final = 10.0
 """An episode is lost when no window could be classified for this long."""
@@ -73,8 +73,8 @@ class Window:
         similarity: how similar it is then, up to 1; 0 where it was not measured.
         slow_share: part of the power that lies below 2 Hz; 1 where it was not measured.
         jumps: whether the baseline jumps in it as from the electrode, after which the amplifier shows no beats for a while.
-        is_narrow: whether its beats are a regular fast rhythm of narrow complexes of one shape: a supraventricular tachycardia
-            (ACC/AHA/HRS 2015, section 3.2), whatever the network says.
+        is_conducted: whether its beats are a fast conducted rhythm (ACC/AHA/HRS 2015, section 3.2), whatever the network
+            says: regular and narrow complexes of one shape, or wide ones of a shape of this patient's slower rhythm.
         wave_hz: the frequency of the strongest wave.
         wave_share: its part of the power; 0 where it was not measured.
     """
@@ -84,7 +84,7 @@ class Window:
     similarity: float = 0.0
     slow_share: float = 1.0
     jumps: bool = False
-    is_narrow: bool = False
+    is_conducted: bool = False
     wave_hz: float = 0.0
     wave_share: float = 0.0
 
@@ -107,10 +107,19 @@ class Window:
 
 @dataclass(slots=True)
 class _Episode:
+    """An episode that has been reported.
+
+    Attributes:
+        noisy_windows: the latest windows in a row that are noise.
+        is_lost: whether noise hid the rhythm for long, and it was not seen again since.
+    """
+
     rhythm: int
     onset_s: float
     probability: float
     measured: dict[str, float]
+    noisy_windows: int = 0
+    is_lost: bool = False
 
 
 class VentricularEpisodes:
@@ -132,13 +141,24 @@ class VentricularEpisodes:
         self._judged_s = t_s
         self._recent.append(window)
         recent = tuple(self._recent)
+        if self._episode is not None:
+            self._note_noise(self._episode, recent)
         if self._episode is None:
             yield from self._start(t_s, recent)
         elif len(recent) == OFF_WINDOWS and is_organised(recent):
-            yield from self._end(t_s)
+            yield from self._end(t_s, is_lost=self._episode.is_lost)
         elif self._episode.rhythm != VF and is_ventricular(recent, CHANGE_WINDOWS) and name_rhythm(recent) == VF:
             yield from self._end(t_s)
             yield from self._start(t_s, recent)
+
+    @staticmethod
+    def _note_noise(episode: _Episode, recent: Sequence[Window]) -> None:
+        """Note noise that hides the rhythm for as long as makes an episode lost, and that the rhythm was seen again."""
+        episode.noisy_windows = episode.noisy_windows + 1 if recent[-1].is_noise else 0
+        if episode.noisy_windows * PERIOD_S >= MAX_UNKNOWN_S:
+            episode.is_lost = True
+        elif is_ventricular(recent, VENTRICULAR_WINDOWS) or is_standstill(recent):
+            episode.is_lost = False
 
     def lose(self, t_s: float) -> Iterator[Finding]:
         """End the episode because the signal ends at `t_s`."""
@@ -204,24 +224,24 @@ def is_ventricular(windows: Sequence[Window], count: int) -> bool:
 def is_standstill(windows: Sequence[Window]) -> bool:
     """Return whether the latest windows show an asystole."""
     latest = windows[-ASYSTOLE_WINDOWS:]
-    if len(latest) < ASYSTOLE_WINDOWS or danger(latest) < ON or any(window.jumps or window.is_narrow for window in latest):
+    if len(latest) < ASYSTOLE_WINDOWS or danger(latest) < ON or any(window.jumps or window.is_conducted for window in latest):
         return False
     return mean_probability(latest, ASYSTOLE) > mean_probability(latest, VT) + mean_probability(latest, VF)
 
 
 def is_other(windows: Sequence[Window]) -> bool:
-    """Return whether one of the windows is too slow for fibrillation or tachycardia, or most show narrow regular beats.
+    """Return whether one of the windows is too slow for fibrillation or tachycardia, or most show conducted beats.
 
     A pure oscillation of 2 Hz has half of its power below, and is no broad complex.
     """
-    narrow = sum(window.is_narrow for window in windows)
+    conducted = sum(window.is_conducted for window in windows)
     is_slow = any(window.slow_share > MAX_SLOW_SHARE and not window.is_pure for window in windows)
-    return is_slow or 2 * narrow > len(windows)
+    return is_slow or 2 * conducted > len(windows)
 
 
 def is_organised(windows: Sequence[Window]) -> bool:
     """Return whether the windows show that an episode is over."""
-    return mean_probability(windows, ORGANISED) >= OFF or all(window.is_narrow for window in windows)
+    return mean_probability(windows, ORGANISED) >= OFF or all(window.is_conducted for window in windows)
 
 
 def name_rhythm(windows: Sequence[Window]) -> int:

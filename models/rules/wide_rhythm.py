@@ -48,6 +48,17 @@ NARROW_LEAD: Final = 6
 """So many more are needed in a rhythm that was narrow, until its beats have another shape or rate: a complex of 100 ms may seem
 wide now and then (our choice: the 12 beats of 3 s at 240/min)."""
 
+KNOWN_COSINE: Final = 0.95
+KNOWN_HEIGHTS: Final = (0.67, 1.5)
+"""A beat is a conducted one if its complex fits that closely, and is so many times as high (our choice): more is asked for
+than of one shape, because a wave of fibrillation resembles a wide complex."""
+KNOWN_BEATS: Final = 9
+KNOWN_SHARE: Final = 0.75
+"""So many of the latest beats, and such a share of them, are conducted ones in a conducted rhythm, regular or not."""
+KNOWN_RR_S: Final = (0.3, 0.6)
+"""Its median interval: slower is no tachycardia. The AV node of an adult rarely conducts more than 200/min, and the waves of
+fibrillation and flutter are faster."""
+
 SLOW_RR_S: Final = (0.6, 1.5)
 """Intervals of a sinus rhythm at rest, 100 to 40/min."""
 GRADUAL_CHANGE: Final = 0.2
@@ -85,20 +96,25 @@ class WideRhythmDetector:
 
     Attributes:
         narrow_s: time of the latest beat if it ends a regular fast rhythm of narrow complexes of one shape; None otherwise.
+        known_s: likewise of a fast rhythm, regular or not, of wide complexes that are known to be conducted.
     """
 
     def __init__(self, limits: Limits, conducted_mv: Iterable[Sequence[float]] = ()) -> None:
         """Start a stream; `conducted_mv` is what an earlier one returned from `conducted_mv`."""
         self._max_rr_s = 60.0 / limits.wide_rate.value * (1 + RATE_TOLERANCE)
         self._wide_ms = limits.wide_qrs.value
-        self._conducted = [np.pad(shape, (STORED.start, WAVE_SAMPLES - STORED.stop)) for shape in conducted_mv]
+        self._conducted = [np.pad(shape, (STORED.start, WAVE_SAMPLES - STORED.stop), "edge") for shape in conducted_mv]
         self._beats = Latest[tuple[float, float, Samples]](WINDOW_BEATS)
         """Time, interval and waveform of the latest consecutive beats."""
         self._slow_s = 0.0
         self._blocks_mv: list[Samples] = []
         """Mean beats of the latest blocks of a slow rhythm, all of one shape."""
         self._count = self._wide_count = 0
+        self._known = Latest[bool](KNOWN_BEATS)
+        """Of the latest consecutive beats, whether each is a conducted one with a wide complex."""
+        self._wide_conducted = self._select_wide()
         self.narrow_s: float | None = None
+        self.known_s: float | None = None
 
     def conducted_mv(self) -> list[list[float]]:
         """Return the conducted shapes, ready for JSON."""
@@ -111,14 +127,18 @@ class WideRhythmDetector:
         """
         if rr_s is None:
             self._beats.clear()
+            self._known.clear()
         self._learn_slow(rr_s, label)
         self._beats.append((t_s, rr_s or 0.0, wave_mv))
+        self._known.append(self.knows(wave_mv))
+        is_known = self._known.count(True) >= KNOWN_SHARE * KNOWN_BEATS
+        self.known_s = t_s if is_known and KNOWN_RR_S[0] <= self._median_rr_s() <= KNOWN_RR_S[1] else None
         self._count += 1
         if in_af or self._count % JUDGE_EVERY_BEATS:
             return None
         aligned, in_place = self._align_regular()
         self.narrow_s = t_s if aligned is not None and in_place and self._is_narrow(aligned) else None
-        mean_mv = None if aligned is None else self._wide_mean(aligned)
+        mean_mv = None if aligned is None or self.known_s is not None else self._wide_mean(aligned)
         if mean_mv is not None:
             self._wide_count += 1
         elif self.narrow_s is not None:
@@ -130,8 +150,24 @@ class WideRhythmDetector:
     def start_run(self) -> None:
         """Forget the latest beats: a ventricular run has begun, and its shape is not conducted."""
         self._beats.clear()
+        self._known.clear()
         self._blocks_mv, self._slow_s, self._wide_count = [], 0.0, 0
-        self.narrow_s = None
+        self.narrow_s = self.known_s = None
+
+    def knows(self, wave_mv: Samples) -> bool:
+        """Return whether a beat has a wide complex that is known to be conducted, wherever in it the R peak was found."""
+        return any(self._resembles_known(np.roll(wave_mv, roll)) for roll in FAR_ROLLS) if self._wide_conducted else False
+
+    def _resembles_known(self, wave_mv: Samples) -> bool:
+        shifted = shift_qrs(wave_mv)
+        if shifted is None:
+            return False
+        cosines, _ = best_cosines(shifted, np.array(self._wide_conducted))
+        height_mv, known_mv = np.ptp(wave_mv[QRS]), np.ptp(self._wide_conducted[int(cosines.argmax())][QRS])
+        return bool(cosines.max() >= KNOWN_COSINE and KNOWN_HEIGHTS[0] * known_mv <= height_mv <= KNOWN_HEIGHTS[1] * known_mv)
+
+    def _select_wide(self) -> list[Samples]:
+        return [shape for shape in self._conducted if is_wide(shape[None], SAMPLES_BEFORE_R, self._wide_ms, SLOW_RR_S[0])]
 
     def _wide_mean(self, aligned: Samples) -> Samples | None:
         """Return the mean of the latest beats if it is wide and not conducted."""
@@ -191,6 +227,7 @@ class WideRhythmDetector:
         self._blocks_mv = [*self._blocks_mv, mean_mv][-CONDUCTED_BLOCKS:]
         if len(self._blocks_mv) == CONDUCTED_BLOCKS:
             self._learn(mean_mv)
+            self._wide_conducted = self._select_wide()
 
     def _learn(self, mean_mv: Samples) -> None:
         shifted = shift_qrs(mean_mv)

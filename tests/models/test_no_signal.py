@@ -10,11 +10,10 @@ from models.rules.no_signal import AFTER_HIGH_DELAY_S, BACK_S, NoSignalRule
 from models.signal.defects import Defect
 
 
-def run(defects: Sequence[Defect | None], before: Finding | None = None) -> list[tuple[int, Finding]]:
+def run(defects: Sequence[Defect | None], *, is_urgent: bool = False) -> list[tuple[int, Finding]]:
     """Feed one state a second; return the findings with their seconds."""
     rule = NoSignalRule(DEFAULT_LIMITS)
-    if before:
-        rule.on_finding(before, 0.0)
+    rule.is_urgent = is_urgent
     return [(second, finding) for second, defect in enumerate(defects) for finding in rule.advance_to(second, defect)]
 
 
@@ -49,19 +48,16 @@ def test_the_reason_is_the_most_frequent_defect() -> None:
     assert finding.reasons == ("no_signal.flat",)
 
 
-@pytest.mark.parametrize("kind", ["vf", "vt", "asystole", "pause"])
-def test_after_a_dangerous_rhythm_it_does_not_wait(kind: str) -> None:
-    before = Finding(kind, 0.0, None, "rule")
-    ((second, _),) = run(["flat"] * 30, before)
+def test_after_an_alert_of_high_priority_it_does_not_wait() -> None:
+    ((second, _),) = run(["flat"] * 30, is_urgent=True)
     assert second == AFTER_HIGH_DELAY_S
-    findings = run([*[None] * 590, *["flat"] * 30], before)
-    assert [second for second, _ in findings] == [590 + AFTER_HIGH_DELAY_S]
-    assert not run([*[None] * 601, *["flat"] * 30], before)
 
 
-def test_an_inconclusive_or_harmless_finding_makes_nothing_urgent() -> None:
-    assert not run(["flat"] * 30, Finding("vt", 0.0, None, "rule", inconclusive="noise"))
-    assert not run(["flat"] * 30, Finding("bigeminy", 0.0, None, "rule"))
+def test_a_loss_that_lasts_becomes_urgent() -> None:
+    rule = NoSignalRule(DEFAULT_LIMITS)
+    assert not [finding for second in range(20) for finding in rule.advance_to(second, "flat")]
+    rule.is_urgent = True
+    assert [finding.onset_s for finding in rule.advance_to(20, "flat")] == [0]
 
 
 def test_a_gap_ends_it_as_lost() -> None:

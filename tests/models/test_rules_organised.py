@@ -68,6 +68,16 @@ def test_a_gap_and_a_pause_interrupt_it() -> None:
     assert rhythm.since_s is None
 
 
+def test_a_standstill_is_no_part_of_the_rhythm_after_it() -> None:
+    """As after a flat line: the interval that ends at its first beat is known, but nothing was seen in it."""
+    rhythm = OrganisedRhythm()
+    last_s = beat_for(rhythm, 75, 20)
+    rhythm.advance_to(last_s + 60.0)
+    for beat in range(10):
+        rhythm.on_beat(last_s + 60.0 + beat * 0.8, 0.8 if beat else 60.0)
+    assert rhythm.since_s == pytest.approx(last_s + 60.0)
+
+
 @pytest.mark.parametrize("kind", ["vt", "vf", "pause", "asystole", "no_beats"])
 def test_a_dangerous_rhythm_excludes_it_until_it_ends(kind: str) -> None:
     rhythm = OrganisedRhythm()

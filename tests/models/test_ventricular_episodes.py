@@ -144,6 +144,14 @@ class TestLostSignal:
     def test_a_short_interruption_changes_nothing(self) -> None:
         assert len(run([*[window(VF)] * 5, *[None] * 8, *[window(VF)] * 5])) == 1
 
+    @pytest.mark.parametrize(
+        ("noisy", "seen_again", "is_lost"), [(9, 0, False), (10, 0, True), (10, 5, False)], ids=["short", "long", "seen again"]
+    )
+    def test_an_organised_rhythm_after_long_noise_ends_it_as_lost(self, noisy: int, seen_again: int, is_lost: bool) -> None:
+        after = [*[window(VF)] * seen_again, *[window(ORGANISED)] * 20]
+        (_, (_, ended)) = run([*[window(VF)] * 5, *[window(NOISE)] * noisy, *after])
+        assert ended.lost == is_lost
+
     def test_new_evidence_raises_it_again(self) -> None:
         findings = [finding for _, finding in run([*[window(VF)] * 5, *[None] * 20, *[window(VF)] * 5])]
         assert [finding.end_s is None for finding in findings] == [True, False, True]

@@ -40,9 +40,10 @@ def model() -> EcgOrganised:
     return EcgOrganised((RELEASE_DIR / "ecg_organised.onnx").read_bytes())
 
 
-def watch(model: Any, mv: Signal) -> list[tuple[float, Finding]]:
+def watch(model: Any, mv: Signal, *, is_urgent: bool = False) -> list[tuple[float, Finding]]:
     """Return the findings, each with the time at which it came."""
     chain, monitor = EcgChain(RATE_HZ), VentricularMonitor(model, DEFAULT_LIMITS, RATE_HZ, HOP)
+    monitor.note_urgency(is_urgent=is_urgent)
     found = []
     for start in range(0, mv.size - HOP + 1, HOP):
         chain.push(mv[start : start + HOP])
@@ -145,7 +146,7 @@ class TestNoSignal:
         assert stub.windows == 0
 
     def test_a_flat_line_after_fibrillation_is_reported_at_once_and_ends_it_as_lost(self, model: EcgOrganised) -> None:
-        found = watch(model, np.concatenate((fibrillation(30, 1.0), np.zeros(30 * RATE_HZ))))
+        found = watch(model, np.concatenate((fibrillation(30, 1.0), np.zeros(30 * RATE_HZ))), is_urgent=True)
         assert [finding.kind for _, finding in found] == ["vf", "no_signal", "vf"]
         assert found[2][1].lost
         assert found[1][0] <= 42
