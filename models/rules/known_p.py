@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.rules.strip import Strip
-from models.signal.filters import Samples
+from models.signal.filters import Samples, median
 from models.signal.latest import Latest
 from models.signal.resample import RATE_HZ
 
@@ -89,12 +89,12 @@ class KnownPWave:
     def _known(self) -> Samples:
         """Return the (k, length) waves of the median signal before a QRS complex; none if it varies."""
         if self._templates is None:
-            usual = np.median(self._before_mv, axis=0)
-            usual -= usual.mean()
             parts = np.array(self._before_mv)
+            usual = np.array([median(values) for values in parts.T])
+            usual -= usual.mean()
             parts -= parts.mean(axis=1, keepdims=True)
             fits = parts @ usual / np.maximum(np.linalg.norm(parts, axis=1) * np.linalg.norm(usual), 1e-9)
-            is_steady = np.median(fits) >= MIN_STEADINESS
+            is_steady = median(fits) >= MIN_STEADINESS
             self._templates = _waves(usual) if is_steady else np.empty((0, _LENGTH))
         return self._templates
 

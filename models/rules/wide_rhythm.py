@@ -103,7 +103,7 @@ class WideRhythmDetector:
         """Start a stream; `conducted_mv` is what an earlier one returned from `conducted_mv`."""
         self._max_rr_s = 60.0 / limits.wide_rate.value * (1 + RATE_TOLERANCE)
         self._wide_ms = limits.wide_qrs.value
-        self._conducted = [np.pad(shape, (STORED.start, WAVE_SAMPLES - STORED.stop), "edge") for shape in conducted_mv]
+        self._conducted = [_complete(np.array(shape)) for shape in conducted_mv]
         self._beats = Latest[tuple[float, float, Samples]](WINDOW_BEATS)
         """Time, interval and waveform of the latest consecutive beats."""
         self._slow_s = 0.0
@@ -167,7 +167,12 @@ class WideRhythmDetector:
         return bool(cosines.max() >= KNOWN_COSINE and KNOWN_HEIGHTS[0] * known_mv <= height_mv <= KNOWN_HEIGHTS[1] * known_mv)
 
     def _select_wide(self) -> list[Samples]:
-        return [shape for shape in self._conducted if is_wide(shape[None], SAMPLES_BEFORE_R, self._wide_ms, SLOW_RR_S[0])]
+        """Return the wide ones of the conducted shapes, judged as after a restart, when only the QRS complexes are known."""
+        return [
+            shape
+            for shape in self._conducted
+            if is_wide(_complete(shape[STORED])[None], SAMPLES_BEFORE_R, self._wide_ms, SLOW_RR_S[0])
+        ]
 
     def _wide_mean(self, aligned: Samples) -> Samples | None:
         """Return the mean of the latest beats if it is wide and not conducted."""
@@ -241,6 +246,11 @@ class WideRhythmDetector:
                 self._conducted.append(known + UPDATE_SHARE * (np.roll(mean_mv, -int(shifts[nearest])) - known))
                 return
         self._conducted = [*self._conducted, mean_mv][-MAX_CONDUCTED:]
+
+
+def _complete(stored_mv: Samples) -> Samples:
+    """Return the waveform of a beat of which only the QRS complex is known: flat before and after it."""
+    return np.pad(stored_mv, (STORED.start, WAVE_SAMPLES - STORED.stop), "edge")
 
 
 def _is_same_shape(mean_mv: Samples, others_mv: list[Samples]) -> NDArray[np.bool_]:

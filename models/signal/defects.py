@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from models.signal.filters import Samples
+from models.signal.filters import Samples, median
 from models.signal.resample import RATE_HZ
 
 Defect = Literal["flat", "rail", "hum", "noise", "lead_off"]
@@ -50,7 +50,7 @@ def find_still_defect(mv: Samples) -> Defect | None:
     still = np.abs(known[1:] - known[:-1]) <= FLAT_STEP_MV
     if np.count_nonzero(still) / still.size < STILL_SHARE:
         return None
-    return "rail" if np.median(np.abs(known[1:][still])) >= RAIL_MV else "flat"
+    return "rail" if median(np.abs(known[1:][still])) >= RAIL_MV else "flat"
 
 
 class MainsMeter:

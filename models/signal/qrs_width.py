@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from models.signal.filters import Samples
+from models.signal.filters import Samples, median
 from models.signal.resample import RATE_HZ
 
 SLOPE_SHARE: Final = 0.1
@@ -123,8 +123,9 @@ def _find_reach(beats_mv: Samples, r_index: int, slope_share: float) -> _Reach |
     first = max(r_index - 1 - SEARCH_SAMPLES, 0)
     steepest = first + int(mean[first : r_index + SEARCH_SAMPLES].argmax())
     limit = slope_share * float(mean[steepest])
-    error = float(np.median(slopes.std(axis=0))) / np.sqrt(len(slopes))
-    if limit < MIN_SLOPE_RATIO * error:
+    spread = slopes.std(axis=0)
+    is_whole = not np.isnan(spread).any()  # not cut short by the next beat
+    if is_whole and limit < MIN_SLOPE_RATIO * median(spread) / np.sqrt(len(slopes)):
         return None
     centre = steepest + 1
     before, after = _count_until_flat(mean[steepest::-1], limit), _count_until_flat(mean[steepest:], limit)

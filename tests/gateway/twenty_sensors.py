@@ -39,7 +39,7 @@ SENSORS, SECONDS, RATE_HZ, SCALE_MV = 20, 75, 250, 0.005
 START_US = 1_800_000_000_000_000
 IMPORTED = (bleak, gateway.cli, load_drivers, make_mqtt_transport, open_radio)
 """Modules of the agent that count towards its memory although this program does not use them."""
-FORBIDDEN = ("scipy", "wfdb", "torch", "onnx", "pandas", "sqlite_utils", "bumble", "fastapi", "rich")
+FORBIDDEN = ("scipy", "wfdb", "torch", "onnx", "pandas", "sqlite_utils", "bumble", "fastapi", "rich", "numpy.ma")
 
 
 T = TypeVar("T")
