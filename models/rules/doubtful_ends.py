@@ -28,6 +28,11 @@ class DoubtfulEnds:
         self._held: list[tuple[float, Finding]] = []
         """Until when each is held back."""
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether the end of an episode is held back: it is over as far as the rules on beats can tell."""
+        return bool(self._held)
+
     def filter_finding(self, finding: Finding, now_s: float) -> Iterator[Finding]:
         """Yield a finding that was reported at `now_s`, unless it is an end in doubt."""
         is_rule = finding.source.startswith(RULE) and finding.inconclusive is None
