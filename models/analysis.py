@@ -236,7 +236,9 @@ class EcgAnalysis:
             rr_s = self._rr_to(beat, self._last_detected_s)
             self._last_detected_s = beat.t_s
             self._organised.on_beat(beat.t_s, rr_s)
-            if rr_s is not None and (not self._ventricular or self._doubtful_ends.is_holding):
+            if self._ventricular and not self._doubtful_ends.is_holding:
+                yield from self._tachycardia.restart(beat.t_s)
+            elif rr_s is not None:
                 yield from self._tachycardia.on_beat(beat.t_s, rr_s)
                 if self._mean_rate:
                     yield from self._mean_rate.on_beat(beat.t_s, rr_s)

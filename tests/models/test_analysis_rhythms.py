@@ -107,6 +107,16 @@ def test_a_sinus_tachycardia_that_was_reported_ends_where_one_of_the_ventricles_
     assert found[-1][1].lost, "the stream ended in it"
 
 
+def test_a_sinus_tachycardia_after_a_ventricular_run_is_reported_as_soon_as_without_one(models: Models) -> None:
+    """The end of the run waits until the signal is known; the beats after it count meanwhile."""
+    run = rhythm(VENTRICULAR, 180, 2, start_s=SINUS_END_S + 0.5)
+    fast = rhythm(NORMAL, 150, 20, start_s=run[-1][0] + 0.4)
+    found = analyse([mv([*SINUS, *run, *fast], fast[-1][0] + 1)], models=models)
+    raised_s, raised = next((t, finding) for t, finding in found if finding.kind == "tachycardia")
+    assert raised.onset_s >= run[-1][0] - 0.1
+    assert raised_s <= fast[0][0] + DEFAULT_LIMITS.rate_persistence.value + 4
+
+
 def test_a_standstill_is_a_pause_at_3_s_and_an_asystole_by_10_s_with_one_episode(models: Models) -> None:
     found = analyse([mv(SINUS, 60), mv([], 60)], models=models)
     assert [finding.kind for _, finding in found] == ["pause", "asystole", "asystole"]
