@@ -27,9 +27,8 @@ from gateway.alerts import (
 )
 from gateway.false_alerts import FalseAlerts
 from gateway.priorities import RANKS, alert_priority, higher_priority, raises_alert
+from gateway.strip_history import StripHistory
 from gateway.strips import cut_strip
-from models.analysis import EcgAnalysis
-from models.beat_labels import LabelledBeat
 from models.findings import Finding
 from sync.records import AlertRecord, FindingRecord
 
@@ -125,14 +124,13 @@ class AlertTracker:
         finding: Finding,
         to_utc_us: ToUtcUs,
         decided_us: int,
-        analysis: EcgAnalysis | None = None,
-        beats: tuple[LabelledBeat, ...] = (),
+        history: StripHistory | None = None,
         marks: tuple[str, ...] = (),
     ) -> tuple[FindingRecord | AlertRecord, ...]:
         """Returns the finding's record and the alerts to send.
 
-        `beats` are the latest beats, for the strip. Without an `analysis` the alert has no strip. `decided_us` is explained in
-        `AlertRecord`. `marks` are further reason keys; an episode whose first finding has one joins no ended alert.
+        Without a `history` the alert has no strip. `decided_us` is explained in `AlertRecord`. `marks` are further reason keys;
+        an episode whose first finding has one joins no ended alert.
         """
         onset_us = to_utc_us(finding.onset_s)
         key = next((key for key, one in self._series.items() if one.is_episode(finding, onset_us)), None)
@@ -145,13 +143,13 @@ class AlertTracker:
             return (record, *self._recover(finding, record, decided_us))
         priority = alert_priority(finding, self._limits, is_after_high=self.is_after_high(onset_us))
         alert = make_alert(record, priority, decided_us, (*finding.reasons, *marks))
-        if analysis:
-            alert = replace(alert, strip=cut_strip(finding, to_utc_us, analysis, beats, is_first=key is None))
+        if history:
+            alert = replace(alert, strip=cut_strip(finding, to_utc_us, history, is_first=key is None))
         if key is not None:
             return (record, *self._continue_episode(key, finding, alert))
         if marks and end_us is not None:  # of the past, of an unknown time or perhaps of another person
             return (record, alert)
-        now_us = to_utc_us(analysis.chain.end_s) if analysis else decided_us
+        now_us = to_utc_us(history.end_s) if history else decided_us
         return (record,) if self._false.hold(finding, alert, now_us) else (record, *self._begin_episode(finding, alert, marks))
 
     def advance(self, now_us: int, decided_us: int, organised_since_us: int | None = None) -> tuple[AlertRecord, ...]:

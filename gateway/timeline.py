@@ -7,6 +7,8 @@ deliver all of them at once. Arrival times only bound the offset between the sen
 transport delay of the last ten minutes; the drift is the slope of these minima.
 """
 
+from array import array
+from bisect import bisect_right
 from collections import deque
 from dataclasses import asdict, dataclass, replace
 from typing import Final
@@ -340,14 +342,18 @@ class SampleTimes:
     """Converts positions in a waveform (samples since its start, gaps included) to the hub's times."""
 
     def __init__(self, max_anchors: int = 512) -> None:
-        self._anchors: deque[tuple[float, int, float]] = deque(maxlen=max_anchors)
+        self._max_anchors = max_anchors
+        self._positions, self._at_us, self._rates_hz = array("d"), array("q"), array("d")  # a sixth of a tuple for each
 
     def add_anchor(self, position: float, at_us: int, rate_hz: float) -> None:
         """Records that sample `position` was measured at `at_us` and that later samples follow at `rate_hz`."""
-        self._anchors.append((position, at_us, rate_hz))
+        self._positions.append(position)
+        self._at_us.append(at_us)
+        self._rates_hz.append(rate_hz)
+        for column in (self._positions, self._at_us, self._rates_hz):
+            del column[: -self._max_anchors]
 
     def at_us(self, position: float) -> int:
         """The time of a position, from the last anchor at or before it."""
-        anchors = self._anchors
-        anchored, at_us, rate_hz = next((anchor for anchor in reversed(anchors) if anchor[0] <= position), anchors[0])
-        return at_us + round((position - anchored) / rate_hz * 1e6)
+        at = max(bisect_right(self._positions, position) - 1, 0)
+        return self._at_us[at] + round((position - self._positions[at]) / self._rates_hz[at] * 1e6)

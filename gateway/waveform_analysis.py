@@ -3,7 +3,6 @@
 The analysis measures time in stream seconds, which are seconds since the waveform's first sample. Records carry the hub's time.
 """
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -16,10 +15,10 @@ from config.contexts import NO_CONTEXTS, Contexts
 from config.limits import Limits
 from gateway.alert_tracker import AlertTracker
 from gateway.beat_log import BeatLog
+from gateway.strip_history import StripHistory
 from gateway.strips import cut_latest_strip
 from gateway.timeline import SampleTimes
 from models.analysis import EcgAnalysis, EcgStep
-from models.beat_labels import LabelledBeat
 from models.findings import Finding
 from models.inference.models import Models
 from models.rules.burden import DailyBurden
@@ -97,8 +96,7 @@ class EcgWaveformAnalysis:
         self._times = SampleTimes()
         self._alerts = alerts
         self._burden = DailyBurden(limits, state=restored.get("burden"))
-        self._beats: deque[LabelledBeat] = deque()
-        """Those of the signal that the analysis keeps, for strips."""
+        self._history = StripHistory(self.analysis)
         self._beat_log = BeatLog(alerts.sensor, "ecg")
         self.organised_since_us: int | None = None
 
@@ -142,13 +140,10 @@ class EcgWaveformAnalysis:
         return replace(output, records=(*output.records, *records))
 
     def _collect_output(self, step: EcgStep, decided_us: int) -> Output:
-        self._beats.extend(step.beats)
-        while self._beats and self._beats[0].t_s < self.analysis.chain.start_s:
-            self._beats.popleft()
-        recent = tuple(self._beats)
+        self._history.add_step(step.beats)
         records: list[Record] = list(self._beat_log.add(step.beats, step.labelled_until_s, self._to_utc_us))
         for finding in step.findings:
-            records += self._alerts.on_finding(finding, self._to_utc_us, decided_us, self.analysis, recent)
+            records += self._alerts.on_finding(finding, self._to_utc_us, decided_us, self._history)
         now_us = self._to_utc_us(self.analysis.chain.end_s)
         for finding in self._burden.add_total(now_us / 1e6, step.burden.af_s, step.burden.observed_s):
             records += self._alerts.on_finding(finding, utc_s_to_us, decided_us)
@@ -156,7 +151,7 @@ class EcgWaveformAnalysis:
         self.organised_since_us = None if since_s is None else self._to_utc_us(since_s)
         for alert in self._alerts.advance(now_us, decided_us, self.organised_since_us):
             is_raised = alert.raised_us == decided_us and alert.end_us is None and alert.strip is None
-            strip = cut_latest_strip(self._to_utc_us, self.analysis, recent) if is_raised else alert.strip
+            strip = cut_latest_strip(self._to_utc_us, self._history) if is_raised else alert.strip
             records.append(replace(alert, strip=strip))
         self.analysis.note_urgency(is_urgent=self._alerts.is_after_high(now_us))
         beats = tuple(TimedBeat(self._to_utc_us(beat.t_s), beat.label) for beat in step.beats)

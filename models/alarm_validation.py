@@ -219,29 +219,48 @@ class RhythmMonitor:
 
 
 class QualityGate:
-    """Holds back findings that noise can imitate while the signal is bad; they are reported as inconclusive instead."""
+    """Holds back findings that noise can imitate while the signal is bad; they are reported as inconclusive instead.
+
+    An episode that was reported ends, however bad the signal is then. Of one that the morphology of beats tells, bad signal
+    hides how it goes on. One that the rhythm tells is reported as it goes on: when atrial fibrillation ends, the ECG model is
+    the first to exclude it.
+    """
 
     def __init__(self, quality: QualityMonitor, rhythm: RhythmMonitor, ventricles: VentricularMonitor) -> None:
         self._quality, self._rhythm, self._ventricles = quality, rhythm, ventricles
         self._held_back: dict[tuple[str, float], Finding] = {}
+        self._reported: dict[tuple[str, float], Finding] = {}
+        """What was last reported of each episode that lasts."""
         self._windows_classified = 0
 
     def filter_finding(self, finding: Finding, chain: EcgChain) -> Iterator[Finding]:
-        """Yield the finding, unchanged or as inconclusive; nothing if the same inconclusive finding was already reported."""
+        """Yield the finding, unchanged or as inconclusive; nothing if the same was already reported, or a conclusive one."""
+        if finding.kind not in MORPHOLOGY_KINDS | RHYTHM_KINDS:
+            yield finding
+            return
         key = finding.kind, finding.onset_s
+        reported = self._reported.get(key)
         if finding.end_s is not None:
-            ongoing = self._held_back.pop(key, None)
-            yield replace(finding, inconclusive=ongoing.inconclusive) if ongoing else finding
+            yield self._end_episode(key, finding)
             return
         reason = self._inconclusive_reason(finding, chain)
-        if reason is None:
+        if reason is None or (reported and finding.kind in RHYTHM_KINDS):
             self._held_back.pop(key, None)
+            self._reported[key] = finding
             yield finding
-        else:
-            inconclusive = replace(finding, inconclusive=reason)
-            if self._held_back.get(key) != inconclusive:
-                self._held_back[key] = inconclusive
-                yield inconclusive
+            return
+        inconclusive = replace(finding, inconclusive=reason)
+        if reported is None and self._held_back.get(key) != inconclusive:
+            yield inconclusive
+        self._held_back[key] = inconclusive
+
+    def _end_episode(self, key: tuple[str, float], finding: Finding) -> Finding:
+        held_back, reported = self._held_back.pop(key, None), self._reported.pop(key, None)
+        if held_back is None:
+            return finding
+        if reported is None:
+            return replace(finding, inconclusive=held_back.inconclusive)
+        return replace(reported, end_s=finding.end_s, lost=finding.lost)
 
     def step(self, chain: EcgChain) -> Iterator[Finding]:
         """Yield ongoing findings that were held back and are plausible now; checked after each new quality window."""

@@ -291,7 +291,8 @@ class EcgAnalysis:
     def _end_others(self, finding: Finding) -> Iterator[Finding]:
         """Yield the ends of the episodes that a finding makes superfluous."""
         for ended in self._yield_to(finding):
-            yield from self._shared.filter_finding(ended)
+            for gated in self._gate.filter_finding(ended, self.chain):
+                yield from self._shared.filter_finding(gated)
 
     def _yield_to(self, finding: Finding) -> Iterator[Finding]:
         """End the episodes of other rules that a reported finding describes better, so that it is the only alert."""
