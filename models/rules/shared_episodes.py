@@ -12,7 +12,9 @@ from typing import Final
 
 from models.findings import Finding
 
-GROUPS: Final[Mapping[str, str]] = {"vt": "vt", "pause": "standstill", "asystole": "standstill", "no_beats": "standstill"}
+TACHYCARDIA: Final = "vt"
+STANDSTILL: Final = "standstill"
+GROUPS: Final[Mapping[str, str]] = {"vt": TACHYCARDIA, "pause": STANDSTILL, "asystole": STANDSTILL, "no_beats": STANDSTILL}
 """Kinds that both see. Kinds of one group name the same episode."""
 
 FIBRILLATION: Final = "vf"
@@ -30,9 +32,6 @@ theirs is the exact one."""
 
 RULE: Final = "rule:"
 """Sources of the rules on beats begin so."""
-
-
-STANDSTILL: Final = "standstill"
 
 
 @dataclass(slots=True)
@@ -88,7 +87,7 @@ class SharedEpisodes:
             yield from self._on_end(self._groups[group], finding, is_rule)
 
     def _on_fibrillation(self, finding: Finding) -> Iterator[Finding]:
-        """End what chance beats were taken for when a fibrillation begins."""
+        """End what chance beats were taken for when a fibrillation begins, and the tachycardia that turned into it."""
         begins = finding.end_s is None and not self._is_fibrillating
         self._is_fibrillating = finding.end_s is None
         if not begins:
@@ -96,6 +95,11 @@ class SharedEpisodes:
         ended = list(self._open.values())
         self._hidden.update(self._open)
         self._open.clear()
+        tachycardia = self._groups[TACHYCARDIA]
+        if tachycardia.reported is not None:
+            ended.append(tachycardia.reported)
+            self._hidden.update(tachycardia.seen_by.values())
+            self._groups[TACHYCARDIA] = _Shared()
         for each in ended:
             yield replace(each, end_s=max(finding.onset_s, each.onset_s))
 

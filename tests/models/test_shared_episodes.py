@@ -72,6 +72,16 @@ def test_without_known_beats_the_monitor_reports_no_asystole() -> None:
     assert found.kind == "no_beats"
 
 
+def test_a_tachycardia_ends_where_it_turns_into_fibrillation() -> None:
+    both = [began("vt", 5, "rule:vt"), began("vt", 8, MONITOR)]
+    turned = [*both, ended("vt", 8, 20, MONITOR), began("vf", 14, MONITOR)]
+    found = [("vt", 5, None), ("vf", 14, None), ("vt", 5, 14)]
+    assert run(turned) == found
+    later = [began("vt", 5, "rule:vt"), ended("vf", 14, 60, MONITOR), ended("vt", 5, 58, "rule:vt"), began("vt", 70, "rule:vt")]
+    assert run([*turned, *later]) == [*found, ("vf", 14, 60), ("vt", 70, None)]
+    assert run([began("vt", 16, "rule:vt"), began("vf", 14, MONITOR)])[-1] == ("vt", 16, 16)
+
+
 def test_nothing_else_begins_in_fibrillation() -> None:
     beats = [began("vt", 6, "rule:vt"), ended("vt", 6, 8, "rule:vt"), began("asystole", 9, "rule:asystole")]
     assert run([began("vf", 5, MONITOR), *beats]) == [("vf", 5, None)]
