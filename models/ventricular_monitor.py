@@ -103,8 +103,16 @@ class VentricularMonitor:
 
     def is_lost(self, start_s: float, end_s: float) -> bool:
         """Whether any part of the signal between two times is noise or has a defect, as without contact."""
-        is_defective = any(start_s + INSIDE_S <= at_s <= end_s + INSIDE_S for at_s in self._defects_s)
-        return is_defective or self.is_noise(start_s, end_s)
+        return self.has_defect(start_s, end_s) or self.is_noise(start_s, end_s)
+
+    def has_defect(self, start_s: float, end_s: float) -> bool:
+        """Whether any part of the signal between two times has a defect: hum, a limit of the amplifier, no contact."""
+        return any(start_s + INSIDE_S <= at_s <= end_s + INSIDE_S for at_s in self._defects_s)
+
+    @property
+    def is_without_signal(self) -> bool:
+        """Whether the signal is lost at present, in noise or by a defect, and has not been back for `BACK_S`."""
+        return self._no_signal.is_lost
 
     def note_urgency(self, *, is_urgent: bool) -> None:
         """Note whether a lost signal must be reported at once, see `NoSignalRule`."""

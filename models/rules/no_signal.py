@@ -38,6 +38,11 @@ class NoSignalRule:
         """The reason reported; None where the present loss has not been reported."""
         self._reported_s = 0.0
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the signal is lost at present, however short, and was not back for `BACK_S`."""
+        return self._lost_since_s is not None
+
     def advance_to(self, t_s: float, defect: Defect | None) -> Iterator[Finding]:
         """Process the state of the signal at `t_s`, once a second: its defect, or None where it is usable."""
         if defect is None:

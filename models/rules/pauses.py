@@ -158,8 +158,8 @@ class PauseRule:
             amplitude_mv: its height over the baseline.
             signal: that in which it was detected.
             is_slow: a severe bradycardia is open, in which only asystole is looked for.
-            is_clear: it is not in noise. A complex in noise, or one that is as low as noise, only begins a new interval: it
-                does not show that there is a heart.
+            is_clear: it is not in noise. A complex in noise, or one that is as low as noise, does not show that there is a
+                heart, and may be none: the interval after it is no pause, only an asystole if it becomes so long.
         """
         yield from self.advance_to(t_s, signal)
         self.known_qrs.learn(t_s, amplitude_mv, signal)
@@ -175,7 +175,7 @@ class PauseRule:
             yield from self._find_short_pause(self._since_s, t_s, signal)
         if self._since_s is not None and self._has_beat:
             self._intervals.append(t_s - self._since_s)
-        self._start_interval(t_s, has_beat=is_clear)
+        self._start_interval(t_s, has_beat=is_clear, is_doubtful=not is_clear)
 
     def on_gap(self, t_s: float, seconds: float = inf) -> Iterator[Finding]:
         """Process a gap of `seconds` that begins at `t_s`; infinite at the end of the stream.
@@ -210,10 +210,11 @@ class PauseRule:
         """Return whether this patient had beats within the hour before `t_s`."""
         return self._known_s is not None and t_s - self._known_s <= KNOWN_S
 
-    def _start_interval(self, t_s: float, *, has_beat: bool) -> None:
+    def _start_interval(self, t_s: float, *, has_beat: bool, is_doubtful: bool = False) -> None:
         self._since_s, self._has_beat = t_s, has_beat
         is_judged = has_beat or self.knows_beats(t_s)
-        first_s = self._asystole_s if self._is_slow else self._limit_s if is_judged else self._no_beats_s
+        known_s = self._asystole_s if self._is_slow or is_doubtful else self._limit_s
+        first_s = known_s if is_judged else self._no_beats_s
         self._due_s = t_s + (RECHECK_S if self._episode is not None else first_s)
 
     def _check(self, due_s: float, signal: Signal) -> Iterator[Finding]:

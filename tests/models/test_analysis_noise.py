@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from config.limits import DEFAULT_LIMITS
@@ -71,3 +72,22 @@ def test_white_noise_without_a_patient_is_no_signal_and_no_rhythm(models: Models
         kinds = {finding.kind for finding in analyse(noise(75.0, rate_hz, noise_mv, seed), models, rate_hz)}
         assert kinds & DANGEROUS == set()
         assert "no_signal" in kinds
+
+
+@pytest.mark.parametrize(("rate_hz", "noise_mv", "seed"), [(130.0, 0.6, 1), (130.0, 1.5, 2), (250.0, 0.6, 3), (250.0, 1.5, 3)])
+def test_a_signal_lost_in_bursts_of_noise_raises_no_pause_in_the_calm_between(
+    models: Models, rate_hz: float, noise_mv: float, seed: int
+) -> None:
+    t_s = np.arange(round(300 * rate_hz)) / rate_hz
+    bursts = noise(300.0, rate_hz, noise_mv, seed) * (1 + 0.8 * np.sin(2 * np.pi * 0.05 * t_s))
+    found = analyse(np.concatenate((ecg(rhythm(NORMAL, 70, 28), 25.0, rate_hz), bursts)), models, rate_hz)
+    assert {finding.kind for finding in found} & (DANGEROUS | {"short_pause"}) == set()
+    assert "no_signal" in {finding.kind for finding in found}
+
+
+def test_steps_of_a_signal_at_the_limit_of_its_amplifier_are_no_slow_beats(models: Models) -> None:
+    at = np.arange(round(120 * RATE_HZ)) % round(7 * RATE_HZ)
+    steps = np.where(at < 0.3 * RATE_HZ, -4.5, -5.0)
+    kinds = {finding.kind for finding in analyse(np.concatenate((ecg(rhythm(NORMAL, 70, 28), 25.0, RATE_HZ), steps)), models)}
+    assert "no_signal" in kinds
+    assert "bradycardia" not in kinds

@@ -326,3 +326,13 @@ def test_beats_in_noise_do_not_show_that_there_is_a_patient() -> None:
             assert list(rule.on_beat(t_s, BEAT_MV, trace, is_clear=is_clear)) == []
         assert {finding.kind for finding in rule.advance_to(40.0, trace)} == kinds
         assert rule.knows_beats(40.0) == is_clear
+
+
+@pytest.mark.parametrize(("is_clear", "kinds"), [(True, ["pause", "asystole"]), (False, ["asystole"])])
+def test_after_a_beat_in_noise_only_an_asystole_is_told_from_the_noise(is_clear: bool, kinds: list[str]) -> None:
+    rule, trace = PauseRule(DEFAULT_LIMITS), Trace()
+    run(sinus(20.0), trace, 20.0, rule=rule)
+    assert list(rule.on_beat(20.0, BEAT_MV, trace, is_clear=is_clear)) == []
+    found = list(rule.advance_to(27.9, trace))
+    assert [finding.kind for finding in [*found, *rule.advance_to(29.0, trace)]] == kinds
+    assert len(found) == len(kinds) - 1
