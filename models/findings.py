@@ -7,8 +7,9 @@ from typing import Final
 INCONCLUSIVE: Final = ("noise", "gaps", "lead_off", "too_short", "out_of_distribution", "disagreement")
 """Reasons for which a finding is inconclusive."""
 
-EPISODES: Final[Mapping[str, str]] = {"asystole": "pause", "no_beats": "pause"}
-"""Kinds that may continue an episode of another kind, with the same onset: a pause becomes an asystole."""
+EPISODES: Final[Mapping[str, str]] = {"asystole": "pause", "no_beats": "pause", "vf": "vt"}
+"""Kinds that may continue an episode of another kind, with the same onset: a pause becomes an asystole, and what seemed to be a
+tachycardia a fibrillation."""
 
 STALE_REASON: Final = "stale.no_newer_value"
 """The reason key of an episode of which no newer value has come."""

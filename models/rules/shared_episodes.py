@@ -28,7 +28,8 @@ WORSE: Final[Mapping[str, int]] = {"no_beats": 0, "pause": 1, "asystole": 2}
 
 AGREEMENT_S: Final = 15.0
 """The monitor ends an episode after ten organised windows of four seconds. If the rules saw the end at most this long before,
-theirs is the exact one."""
+theirs is the exact one. A tachycardia is known 10 s after its onset, and that it is a fibrillation after five windows more: one
+that began at most this long before a fibrillation was it."""
 
 RULE: Final = "rule:"
 """Sources of the rules on beats begin so."""
@@ -55,6 +56,8 @@ class SharedEpisodes:
     def __init__(self) -> None:
         self._groups = {group: _Shared() for group in GROUPS.values()}
         self._is_fibrillating = False
+        self._fibrillation_s = 0.0
+        """The onset of the latest fibrillation."""
         self._hidden = set[tuple[str, float]]()
         """Episodes that are not reported: they began in fibrillation, or the rules know better."""
         self._open: dict[tuple[str, float], Finding] = {}
@@ -67,7 +70,6 @@ class SharedEpisodes:
         not an `asystole` then.
         """
         if finding.kind == FIBRILLATION:
-            yield finding
             yield from self._on_fibrillation(finding)
             return
         if finding.kind in CHANCE:
@@ -87,19 +89,24 @@ class SharedEpisodes:
             yield from self._on_end(self._groups[group], finding, is_rule)
 
     def _on_fibrillation(self, finding: Finding) -> Iterator[Finding]:
-        """End what chance beats were taken for when a fibrillation begins, and the tachycardia that turned into it."""
+        """End what chance beats were taken for when a fibrillation begins, and the tachycardia that turned into it.
+
+        A tachycardia that began with it was the fibrillation: that episode goes on under the other kind.
+        """
         begins = finding.end_s is None and not self._is_fibrillating
         self._is_fibrillating = finding.end_s is None
+        tachycardia = self._groups[TACHYCARDIA].reported if begins else None
+        if begins:
+            self._fibrillation_s = finding.onset_s
+            if tachycardia and finding.onset_s - tachycardia.onset_s <= AGREEMENT_S:
+                self._fibrillation_s, tachycardia = tachycardia.onset_s, None
+        yield replace(finding, onset_s=self._fibrillation_s)
         if not begins:
             return
-        ended = list(self._open.values())
-        self._hidden.update(self._open)
+        ended = [*self._open.values(), *([tachycardia] if tachycardia else [])]
+        self._hidden.update(self._open, self._groups[TACHYCARDIA].seen_by.values())
         self._open.clear()
-        tachycardia = self._groups[TACHYCARDIA]
-        if tachycardia.reported is not None:
-            ended.append(tachycardia.reported)
-            self._hidden.update(tachycardia.seen_by.values())
-            self._groups[TACHYCARDIA] = _Shared()
+        self._groups[TACHYCARDIA] = _Shared()
         for each in ended:
             yield replace(each, end_s=max(finding.onset_s, each.onset_s))
 

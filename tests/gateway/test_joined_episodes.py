@@ -174,3 +174,32 @@ class TestJoining:
     def test_the_time_out_can_be_zero(self) -> None:
         tracker = SecondsTracker(DEFAULT_LIMITS.with_values({"repeat_medium": 0}))
         assert len({tracker.alerts("af", at_s, at_s + 60.0)[0].id for at_s in (0.0, 100.0)}) == 2
+
+
+class TestTachycardiaThatIsFibrillation:
+    """What is first called a tachycardia and then a fibrillation, in one episode."""
+
+    def test_the_alert_keeps_its_id_and_changes_its_kind(self) -> None:
+        tracker = SecondsTracker(has_rhythm=True)
+        sent = [*tracker.alerts("vt", 100.0, beats=6), *tracker.alerts("vf", 100.0), *tracker.alerts("vf", 100.0, 160.0)]
+        assert len({alert.id for alert in sent}) == 1
+        assert [(alert.kind, alert.end_us) for alert in sent] == [("vt", None), ("vf", None), ("vf", to_us(160))]
+        assert sent[1].raised_us == sent[1].decided_us
+        assert not tracker.ongoing_alerts()
+
+    def test_an_alert_about_several_tachycardias_goes_on_without_it(self) -> None:
+        tracker = SecondsTracker(has_rhythm=True)
+        (first, *_) = [one for at in (0.0, 20.0) for one in tracker.alerts("vt", at, at + 3.0, beats=6)]
+        (third,) = tracker.alerts("vt", 100.0, beats=6)
+        rest, own = tracker.alerts("vf", 100.0)
+        assert first.id == third.id == rest.id != own.id
+        assert (count(third), count(rest), count(own)) == (3.0, 2.0, 1.0)
+        assert [alert.kind for alert in tracker.ongoing_alerts()] == ["vt", "vf"]
+
+    def test_a_tachycardia_after_a_loss_of_the_signal_is_no_alert_beside_an_open_fibrillation(self) -> None:
+        tracker = SecondsTracker(has_rhythm=True)
+        tracker.alerts("vf", 100.0)
+        (lost,) = tracker.lose("vf", 100.0, 130.0)
+        assert lost.end_us is None
+        assert not tracker.alerts("vt", 150.0, beats=30)
+        assert [alert.kind for alert in tracker.ongoing_alerts()] == ["vf"]
