@@ -63,6 +63,8 @@ class VentricularMonitor:
         """End and probability of noise of the latest windows that were classified."""
         self._defects_s = Latest[float](KEPT_WINDOWS)
         """End of the latest windows that could not be classified: the signal has a defect."""
+        self._blind_s = Latest[float](KEPT_WINDOWS)
+        """End of those whose defect is not hum."""
         self.latest: Window | None = None
         self.excludes_organised = False
 
@@ -89,6 +91,8 @@ class VentricularMonitor:
         self.excludes_organised = not has_contact or (self.latest is not None and _excludes_organised(self.latest))
         if defect:
             self._defects_s.append(end_s)
+        if defect and defect != "hum":
+            self._blind_s.append(end_s)
         if self.latest is not None:
             self._noise.append((end_s, self.latest.probabilities[NOISE]))
             self._noisy_windows = self._noisy_windows + 1 if self.latest.is_noise else 0
@@ -103,16 +107,17 @@ class VentricularMonitor:
 
     def is_lost(self, start_s: float, end_s: float) -> bool:
         """Whether any part of the signal between two times is noise or has a defect, as without contact."""
-        return self.has_defect(start_s, end_s) or self.is_noise(start_s, end_s)
+        is_defective = any(start_s + INSIDE_S <= at_s <= end_s + INSIDE_S for at_s in self._defects_s)
+        return is_defective or self.is_noise(start_s, end_s)
 
     def has_defect(self, start_s: float, end_s: float) -> bool:
-        """Whether any part of the signal between two times has a defect: hum, a limit of the amplifier, no contact."""
-        return any(start_s + INSIDE_S <= at_s <= end_s + INSIDE_S for at_s in self._defects_s)
+        """Whether any part of the signal between two times has a defect through which no beat is seen: any but hum."""
+        return any(start_s + INSIDE_S <= at_s <= end_s + INSIDE_S for at_s in self._blind_s)
 
     @property
     def is_without_signal(self) -> bool:
-        """Whether the signal is lost at present, in noise or by a defect, and has not been back for `BACK_S`."""
-        return self._no_signal.is_lost
+        """Whether the signal is lost in noise at present, and has not been back for `BACK_S`."""
+        return self._no_signal.is_lost_in_noise
 
     def note_urgency(self, *, is_urgent: bool) -> None:
         """Note whether a lost signal must be reported at once, see `NoSignalRule`."""

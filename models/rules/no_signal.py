@@ -39,9 +39,9 @@ class NoSignalRule:
         self._reported_s = 0.0
 
     @property
-    def is_lost(self) -> bool:
-        """Whether the signal is lost at present, however short, and was not back for `BACK_S`."""
-        return self._lost_since_s is not None
+    def is_lost_in_noise(self) -> bool:
+        """Whether the signal is lost in noise at present, however short, and was not back for `BACK_S`. Hum may show beats."""
+        return self._lost_since_s is not None and self._defects["noise"] > 0
 
     def advance_to(self, t_s: float, defect: Defect | None) -> Iterator[Finding]:
         """Process the state of the signal at `t_s`, once a second: its defect, or None where it is usable."""
