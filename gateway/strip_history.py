@@ -8,6 +8,7 @@ from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
+from math import ceil, floor
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -49,9 +50,8 @@ class StripHistory:
     @property
     def start_s(self) -> float:
         """The time of the oldest sample that is kept."""
-        return (
-            min(self._blocks[0].first / RATE_HZ, self._analysis.chain.start_s) if self._blocks else self._analysis.chain.start_s
-        )
+        oldest_s = self._analysis.chain.start_s
+        return min(self._blocks[0].first / RATE_HZ, oldest_s) if self._blocks else oldest_s
 
     @property
     def end_s(self) -> float:
@@ -75,12 +75,12 @@ class StripHistory:
         """
         newest_s, mv = self._analysis.chain.strip(start_s, end_s)
         newest = round(newest_s * RATE_HZ)
-        first, stop = round(np.ceil(start_s * RATE_HZ)), newest + mv.size
+        first, stop = ceil(start_s * RATE_HZ), newest + mv.size
         blocks = [block for block in self._blocks if block.first < newest and first < block.first + block.size]
         if not blocks:
             return newest_s, _to_units(mv)
         first = max(first, blocks[0].first)
-        stop = min(max(stop, blocks[-1].first + blocks[-1].size), max(round(np.floor(end_s * RATE_HZ)) + 1, first))
+        stop = min(max(stop, blocks[-1].first + blocks[-1].size), max(floor(end_s * RATE_HZ) + 1, first))
         units = np.zeros(stop - first, np.int32)
         _put(units, newest - first, _to_units(mv))
         for block in blocks:

@@ -244,13 +244,13 @@ class EcgAnalysis:
                     yield from self._mean_rate.on_beat(beat.t_s, rr_s)
             if rr_s is not None:
                 yield from self._bradycardia.on_beat(beat.t_s, rr_s, is_seen=self._is_seen(beat.t_s - rr_s, beat.t_s))
-            in_noise = self._ventricles.is_without_signal or self._ventricles.is_noise(beat.t_s - BESIDE_S, beat.t_s)
+            in_noise = self._ventricles.is_lost_in_noise or self._ventricles.is_noise(beat.t_s - BESIDE_S, beat.t_s)
             is_slow = self._bradycardia.is_critical
             yield from self._pause.on_beat(beat.t_s, beat.amplitude_mv, self.chain, is_slow=is_slow, is_clear=not in_noise)
 
     def _is_seen(self, start_s: float, end_s: float) -> bool:
         """Return whether an interval between two beats hides no other one."""
-        if self._ventricles.has_defect(start_s, end_s):
+        if self._ventricles.hides_beats(start_s, end_s):
             return False
         in_noise = self._ventricles.is_noise(start_s, end_s)
         return self._pause.is_seen(start_s, end_s, self.chain, in_noise=in_noise)

@@ -4,7 +4,7 @@ Every second the network `ecg_organised` classifies the last four seconds. It ne
 rhythms. Signal quality does not hold its findings back: by any measure of quality, fibrillation is a bad signal.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -107,15 +107,14 @@ class VentricularMonitor:
 
     def is_lost(self, start_s: float, end_s: float) -> bool:
         """Whether any part of the signal between two times is noise or has a defect, as without contact."""
-        is_defective = any(start_s + INSIDE_S <= at_s <= end_s + INSIDE_S for at_s in self._defects_s)
-        return is_defective or self.is_noise(start_s, end_s)
+        return _is_any_inside(self._defects_s, start_s, end_s) or self.is_noise(start_s, end_s)
 
-    def has_defect(self, start_s: float, end_s: float) -> bool:
+    def hides_beats(self, start_s: float, end_s: float) -> bool:
         """Whether any part of the signal between two times has a defect through which no beat is seen: any but hum."""
-        return any(start_s + INSIDE_S <= at_s <= end_s + INSIDE_S for at_s in self._blind_s)
+        return _is_any_inside(self._blind_s, start_s, end_s)
 
     @property
-    def is_without_signal(self) -> bool:
+    def is_lost_in_noise(self) -> bool:
         """Whether the signal is lost in noise at present, and has not been back for `BACK_S`."""
         return self._no_signal.is_lost_in_noise
 
@@ -140,6 +139,11 @@ class VentricularMonitor:
             return Window(probabilities, is_conducted=is_conducted)
         slow_share, jumps = measure_slow_share(window), has_baseline_jump(mv)
         return Window(probabilities, *measure_repetition(window), slow_share, jumps, is_conducted, *measure_wave(window))
+
+
+def _is_any_inside(ends_s: Iterable[float], start_s: float, end_s: float) -> bool:
+    """Return whether one of the windows that end at `ends_s` shows a stretch."""
+    return any(start_s + INSIDE_S <= at_s <= end_s + INSIDE_S for at_s in ends_s)
 
 
 def _excludes_organised(window: Window) -> bool:

@@ -40,7 +40,7 @@ class NoSignalRule:
 
     @property
     def is_lost_in_noise(self) -> bool:
-        """Whether the signal is lost in noise at present, however short, and was not back for `BACK_S`. Hum may show beats."""
+        """Whether the signal is lost at present, however short, and some of it in noise. Through hum, beats may be seen."""
         return self._lost_since_s is not None and self._defects["noise"] > 0
 
     def advance_to(self, t_s: float, defect: Defect | None) -> Iterator[Finding]:

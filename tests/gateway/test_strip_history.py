@@ -28,7 +28,7 @@ BEATS_S = np.arange(0.5, 300.0, 0.8).tolist()
 
 
 def play(parts: list[NDArray[np.float64] | float], chunk: int = 97) -> StripHistory:
-    """Play an ECG at 125 Hz, which is not resampled; numbers are gaps in seconds."""
+    """Play an ECG at 125 Hz; numbers are gaps in seconds."""
     analysis = EcgAnalysis(RATE_HZ, DEFAULT_LIMITS, Models())
     history = StripHistory(analysis)
     for part in parts:

@@ -63,12 +63,11 @@ def steps(gate: QualityGate, signal: Signal) -> list[Finding]:
 @given(st.sampled_from(KINDS), st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=8))
 def test_what_was_reported_ends_and_nothing_else_does(kind: str, course: list[tuple[bool, bool, bool]]) -> None:
     signal = Signal()
-    gate, chain, told = gate_of(signal), Any, list[Finding]()
-    chain = signal
+    gate, told = gate_of(signal), list[Finding]()
     for (signal.is_noise, signal.is_af_excluded, is_stepped), finding in zip(
         course, findings(kind, len(course) - 1), strict=True
     ):
-        told += gate.filter_finding(finding, chain)  # type: ignore[arg-type]
+        told += gate.filter_finding(finding, signal)  # type: ignore[arg-type]
         told += steps(gate, signal) if is_stepped and finding.end_s is None else []
     is_reported = any(finding.inconclusive is None and finding.end_s is None for finding in told)
     assert [finding.end_s for finding in told].count(90.0) == 1
@@ -77,17 +76,17 @@ def test_what_was_reported_ends_and_nothing_else_does(kind: str, course: list[tu
         assert told[-1].inconclusive is None
         since = next(at for at, finding in enumerate(told) if finding.inconclusive is None)
         assert all(finding.inconclusive is None for finding in told[since:])
-    assert steps(gate, Signal(windows_classified=99)) == []
+    signal.is_noise = signal.is_af_excluded = False
+    assert steps(gate, signal) == [], "what has ended is not told later"
 
 
 @pytest.mark.parametrize(("kind", "reported"), [("vt", [3.0, 3.0]), ("af", [3.0, 4.0, 5.0])])
 def test_noise_adds_nothing_to_a_run_and_an_exclusion_does_not_silence_fibrillation(kind: str, reported: list[float]) -> None:
     signal = Signal()
-    gate, chain = gate_of(signal), signal
-    told = []
+    gate, told = gate_of(signal), list[Finding]()
     for at, finding in enumerate(findings(kind, 2)):
         signal.is_noise, signal.is_af_excluded = at > 0, at > 0
-        told += gate.filter_finding(finding, chain)  # type: ignore[arg-type]
+        told += gate.filter_finding(finding, signal)  # type: ignore[arg-type]
     assert [finding.measured["beats"] for finding in told] == reported
     assert [finding.end_s for finding in told] == [None] * (len(reported) - 1) + [90.0]
     assert {finding.inconclusive for finding in told} == {None}
