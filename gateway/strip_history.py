@@ -21,6 +21,8 @@ from sync.packing import pack_samples, unpack_samples
 
 SCALE_MV: Final = 0.001
 """Millivolts per unit of the samples: 1 microvolt, finer than the resolution of any supported sensor."""
+MAX_UNITS: Final = 2**31 - 1
+"""The largest sample of a strip, 2 kV."""
 KEPT_S: Final = 240.0
 """Of 20 episodes of atrial fibrillation 19 are known 194 s after their onset (decision 35); ten seconds before it are shown."""
 BLOCK_SAMPLES: Final = 1250
@@ -111,7 +113,9 @@ class StripHistory:
 
 
 def _to_units(mv: NDArray[np.float64]) -> NDArray[np.int32]:
-    return np.round(np.nan_to_num(mv) / SCALE_MV).astype(np.int32)
+    """Return samples in units of `SCALE_MV`, 0 where one is missing; those of a damaged file that do not fit are cut off."""
+    limit_mv = MAX_UNITS * SCALE_MV
+    return np.round(np.clip(np.nan_to_num(mv), -limit_mv, limit_mv) / SCALE_MV).astype(np.int32)
 
 
 def _put(units: NDArray[np.int32], at: int, part: NDArray[np.int32]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from config.limits import DEFAULT_LIMITS
 from gateway.alert_tracker import AlertTracker
 from gateway.models import load_models
-from gateway.strip_history import BLOCK_SAMPLES, KEPT_S, SCALE_MV, SETTLED_SAMPLES, StripHistory
+from gateway.strip_history import BLOCK_SAMPLES, KEPT_S, MAX_UNITS, SCALE_MV, SETTLED_SAMPLES, StripHistory
 from gateway.strips import BEFORE_S, LONGEST_S, PART_S
 from gateway.waveform_analysis import EcgWaveformAnalysis
 from models.analysis import EcgAnalysis
@@ -58,6 +58,15 @@ def test_the_signal_is_that_of_the_whole_recording_without_its_baseline_to_half_
         assert units.size == pytest.approx(min(LONGEST_S * RATE_HZ, mv.size - first), abs=10)
         settled = max(min(units.size, mv.size - round(RATE_HZ) - first), 0)
         np.testing.assert_allclose(units[:settled] * SCALE_MV, whole[first:][:settled], atol=SCALE_MV / 2 + 1e-9)
+
+
+@pytest.mark.parametrize("absurd_mv", [1e13, -1e13])
+def test_samples_that_do_not_fit_are_cut_off_and_the_others_kept(absurd_mv: float) -> None:
+    mv = ecg_125(120.0)
+    mv[2000] = absurd_mv
+    _, units = play([mv]).signal(0.0, 119.0)
+    assert np.abs(units).max() == MAX_UNITS
+    assert 500 < np.ptp(units[6000:]) < 5000
 
 
 def test_of_what_is_no_longer_kept_there_is_nothing() -> None:
